@@ -1,0 +1,113 @@
+"""The database: one engine, read snapshots and units of work.
+
+SQLite runs in WAL mode; a unit of work there starts with `BEGIN IMMEDIATE`, so that two writers queue at the
+start instead of failing in the middle. PostgreSQL runs units of work at READ COMMITTED with explicit row
+locks, and reads at REPEATABLE READ, so that a read sees one snapshot on both.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import event, text
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from core.errors import AlreadyExists, SettingsError, Unavailable
+from core.settings import DatabaseSettings
+
+_WRITES = "modelyard_writes"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database could not be reached or stayed locked; nothing was changed."""
+
+    code = "database_unavailable"
+
+
+class Database:
+    """Owns the engine. Close it when done."""
+
+    def __init__(self, url: str, settings: DatabaseSettings | None = None) -> None:
+        """Prepares the engine; nothing is opened before the first use."""
+        settings = settings or DatabaseSettings()
+        self.url = make_url(url)
+        self.dialect = self.url.get_backend_name()
+        arguments: dict[str, Any] = {"pool_pre_ping": self.dialect == "postgresql"}
+        if self.dialect == "sqlite":
+            arguments["connect_args"] = {"timeout": settings.busy_seconds}
+        elif self.dialect != "postgresql":
+            raise SettingsError(f"[database] url: {self.dialect} is not supported")
+        self.engine: AsyncEngine = create_async_engine(
+            self.url,
+            pool_size=settings.pool_size,
+            max_overflow=settings.pool_size,
+            pool_timeout=settings.busy_seconds,
+            **arguments,
+        )
+        if self.dialect == "sqlite":
+            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """A session that sees one snapshot and is rolled back at the end.
+
+        Raises:
+            DatabaseUnavailable: instead of the driver's connection and lock errors.
+        """
+        options = {} if self.dialect == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+        async with self._session(options) as session:
+            yield session
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """A unit of work: commits when the block ends, rolls back when it raises.
+
+        Raises:
+            AlreadyExists: a unique constraint refused what was written.
+            DatabaseUnavailable: instead of the driver's connection and lock errors.
+        """
+        async with self._session({_WRITES: True}) as session:
+            yield session
+            await session.commit()
+
+    @asynccontextmanager
+    async def _session(self, options: dict[str, Any]) -> AsyncIterator[AsyncSession]:
+        try:
+            async with AsyncSession(self.engine, expire_on_commit=False) as session:
+                _ = await session.connection(execution_options=options)
+                yield session
+        except IntegrityError as error:
+            raise AlreadyExists("something with the same unique name exists already") from error
+        except (OperationalError, PoolTimeout) as error:
+            raise DatabaseUnavailable("the database is not available; try again") from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise DatabaseUnavailable("the database is not available; try again") from error
+            raise
+
+    async def check(self) -> None:
+        """Proves that a query can be answered now. Raises `DatabaseUnavailable`."""
+        async with self.read() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self.engine.dispose()
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # Transactions are begun by _begin_sqlite; the driver's own late BEGIN would make snapshots a lie.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

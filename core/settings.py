@@ -1,0 +1,225 @@
+"""Settings: frozen, typed, read once.
+
+Order of precedence, weakest first: the defaults below, the TOML file, `MODELYARD_SECTION__KEY` in the
+environment, command-line options. An unknown section or key is an error that names it, so that a typing
+mistake never silently means "default". `config.toml` at the top of the repository documents every key; a
+test holds the two together.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from core.errors import SettingsError
+
+ENVIRONMENT_PREFIX = "MODELYARD_"
+
+# Read by the program itself before or beside the settings, so not settings.
+RESERVED_ENVIRONMENT = frozenset({"MODELYARD_FAILPOINT", "MODELYARD_CONFIG"})
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every section."""
+
+
+class ServerSettings(Section, frozen=True):
+    """What all faces share."""
+
+    data: str = "./data"
+    workers: int = 1
+    drain_seconds: int = 30
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+
+class HttpSettings(Section, frozen=True):
+    """The HTTP(S) face."""
+
+    listen: str = "127.0.0.1:8080"
+    public_url: str = ""
+    cert: str = ""
+    key: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+    max_json_bytes: int = 4 * 1024 * 1024
+    idle_seconds: int = 75
+    requests_per_minute: int = 1200
+    anonymous_requests_per_minute: int = 300
+
+
+class SshSettings(Section, frozen=True):
+    """The SSH face."""
+
+    enabled: bool = True
+    listen: str = "127.0.0.1:2222"
+    public_host: str = ""
+    host_key: str = ""
+    max_connections: int = 200
+    max_connections_per_address: int = 40
+    max_sessions_per_connection: int = 16
+    login_seconds: int = 30
+    idle_seconds: int = 600
+
+
+class DatabaseSettings(Section, frozen=True):
+    """Where the truth about refs, rights and packs is kept."""
+
+    url: str = ""
+    pool_size: int = 10
+    busy_seconds: int = 15
+    migrate: bool = True
+
+
+class StorageSettings(Section, frozen=True):
+    """The object store: where bytes live."""
+
+    kind: Literal["local", "minio"] = "local"
+    path: str = ""
+    endpoint: str = ""
+    region: str = "us-east-1"
+    bucket: str = "modelyard"
+    prefix: str = ""
+    access_key: str = ""
+    secret_key: str = ""
+    secure: bool = True
+    part_bytes: int = 16 * 1024 * 1024
+
+
+class GitSettings(Section, frozen=True):
+    """The Git engine and its limits."""
+
+    executable: str = "git"
+    cache: str = ""
+    max_pack_bytes: int = 8 * 1024**3
+    max_object_bytes: int = 2 * 1024**3
+    max_commands: int = 10_000
+    max_request_bytes: int = 64 * 1024**2
+    receive_seconds: int = 6 * 3600
+    upload_seconds: int = 6 * 3600
+    keepalive_seconds: float = 5.0
+    strict: bool = True
+    concurrent_receives: int = 16
+    concurrent_uploads: int = 64
+
+
+class MaintenanceSettings(Section, frozen=True):
+    """Repacking and sweeping, per repository, from a queue."""
+
+    enabled: bool = True
+    packs_threshold: int = 12
+    full_repack_days: int = 7
+    grace_seconds: int = 3600
+    orphan_seconds: int = 24 * 3600
+    unreachable_days: int = 14
+    poll_seconds: float = 15.0
+
+
+class RepositorySettings(Section, frozen=True):
+    """What a new repository is like."""
+
+    push_to_create: Literal["off", "private", "public"] = "private"
+    default_branch: str = "main"
+    default_visibility: Literal["private", "public"] = "private"
+    creators: Literal["users", "admins"] = "users"
+
+
+class AuthSettings(Section, frozen=True):
+    """Logins, tokens and back-off."""
+
+    anonymous_read: bool = True
+    password_min_length: int = 10
+    failures_before_backoff: int = 5
+    backoff_max_seconds: int = 900
+    password_cache_seconds: int = 60
+
+
+class Settings(Section, frozen=True):
+    """Everything that `config.toml` can say."""
+
+    server: ServerSettings = ServerSettings()
+    http: HttpSettings = HttpSettings()
+    ssh: SshSettings = SshSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    storage: StorageSettings = StorageSettings()
+    git: GitSettings = GitSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
+    repositories: RepositorySettings = RepositorySettings()
+    auth: AuthSettings = AuthSettings()
+
+    @property
+    def data_dir(self) -> Path:
+        """The directory of everything this server keeps on disk, absolute."""
+        return Path(self.server.data).expanduser().resolve()
+
+    @property
+    def database_url(self) -> str:
+        """An SQLAlchemy URL with an async driver."""
+        url = self.database.url
+        if not url:
+            return f"sqlite+aiosqlite:///{self.data_dir / 'modelyard.db'}"
+        for plain in ("postgresql://", "postgres://"):
+            if url.startswith(plain):
+                return "postgresql+psycopg://" + url.removeprefix(plain)
+        return url
+
+    @property
+    def store_dir(self) -> Path:
+        """The local object store; used when `[storage] kind = "local"`."""
+        return Path(self.storage.path).resolve() if self.storage.path else self.data_dir / "objects"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Disposable copies of repositories for the git binary."""
+        return Path(self.git.cache).resolve() if self.git.cache else self.data_dir / "cache"
+
+
+def load_settings(
+    file: Path | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Settings:
+    """Reads the settings; `overrides` is `{section: {key: value}}` from the command line.
+
+    Raises:
+        SettingsError: the file cannot be read, or names or types do not fit; the message names the key.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in (_from_file(file) if file else {}, _from_environment(environ), overrides or {}):
+        for section, values in layer.items():
+            if not isinstance(values, Mapping):
+                raise SettingsError(f"`{section}` stands outside every section of the configuration")
+            merged.setdefault(section, {}).update(values)
+    try:
+        # Environment values arrive as text; lax conversion turns "true", "5" into what the field says.
+        return msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"configuration: {error}") from error
+
+
+def _from_file(file: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}") from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in environ.items():
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in RESERVED_ENVIRONMENT:
+            continue
+        section, separator, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        if not separator:
+            raise SettingsError(f"environment: {name} names no key; write MODELYARD_SECTION__KEY")
+        found.setdefault(section, {})[key] = value.split(",") if _is_list(section, key) else value
+    return found
+
+
+def _is_list(section: str, key: str) -> bool:
+    return (section, key) == ("http", "trusted_proxies")
