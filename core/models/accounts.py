@@ -27,7 +27,7 @@ class Account(Base):
     __table_args__ = {"sqlite_autoincrement": True}
 
     id: Mapped[int] = mapped_column(Identity, primary_key=True)
-    kind: Mapped[AccountKind] = mapped_column(String(16))
+    kind: Mapped[AccountKind]
     name: Mapped[str] = mapped_column(Bytewise, unique=True)
     full_name: Mapped[str] = mapped_column(String(200), default="")
     email: Mapped[str] = mapped_column(String(254), default="")
@@ -55,5 +55,5 @@ class Membership(Base):
     user_id: Mapped[int] = mapped_column(
         ForeignKey("account.id", ondelete="CASCADE"), primary_key=True, index=True
     )
-    role: Mapped[Role] = mapped_column(String(16))
+    role: Mapped[Role]
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)

@@ -30,7 +30,7 @@ class Push(Base):
     repository_id: Mapped[str] = mapped_column(ForeignKey("repository.id", ondelete="CASCADE"))
     actor: Mapped[str] = mapped_column(String(120))
     actor_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"))
-    transport: Mapped[Transport] = mapped_column(String(16))
+    transport: Mapped[Transport]
     updates: Mapped[list[dict[str, str]]] = mapped_column(JSON)
     options: Mapped[list[str]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)

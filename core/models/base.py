@@ -1,8 +1,9 @@
 """What all mapped classes share."""
 
 from datetime import UTC, datetime
+from enum import StrEnum
 
-from sqlalchemy import BigInteger, DateTime, Integer, MetaData, String, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Enum, Integer, MetaData, String, TypeDecorator
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncAttrs
 from sqlalchemy.orm import DeclarativeBase
@@ -41,6 +42,12 @@ class Timestamp(TypeDecorator[datetime]):
 class Base(AsyncAttrs, DeclarativeBase):
     """Mapped classes. Relationships are not mapped: a query says what it reads."""
 
+    # StrEnums are stored as their value, in text that needs no migration for a new member.
+    type_annotation_map = {
+        StrEnum: Enum(
+            StrEnum, native_enum=False, length=16, values_callable=lambda kind: [one.value for one in kind]
+        )
+    }
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",

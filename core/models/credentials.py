@@ -27,7 +27,7 @@ class AccessToken(Base):
     user_id: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), index=True)
     name: Mapped[str] = mapped_column(String(100))
     digest: Mapped[str] = mapped_column(String(64), unique=True)
-    scope: Mapped[Scope] = mapped_column(String(16))
+    scope: Mapped[Scope]
     repository_id: Mapped[str | None] = mapped_column(
         ForeignKey("repository.id", ondelete="CASCADE"), index=True
     )

@@ -61,12 +61,12 @@ class Repository(Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True, default=random_id)
     owner_id: Mapped[int] = mapped_column(ForeignKey("account.id"))
-    type: Mapped[RepositoryType] = mapped_column(String(16))
+    type: Mapped[RepositoryType]
     name: Mapped[str] = mapped_column(Bytewise)
-    visibility: Mapped[Visibility] = mapped_column(String(16))
+    visibility: Mapped[Visibility]
     description: Mapped[str] = mapped_column(String(1000), default="")
     default_branch: Mapped[str] = mapped_column(Bytewise)
-    object_format: Mapped[ObjectFormat] = mapped_column(String(16), default=ObjectFormat.SHA1)
+    object_format: Mapped[ObjectFormat] = mapped_column(default=ObjectFormat.SHA1)
     refs_version: Mapped[int] = mapped_column(BigInteger, default=0)
     state: Mapped[str] = mapped_column(String(32), default=random_id)
     prune_epoch: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -81,7 +81,7 @@ class RepositoryRedirect(Base):
     __tablename__ = "repository_redirect"
 
     owner_id: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), primary_key=True)
-    type: Mapped[RepositoryType] = mapped_column(String(16), primary_key=True)
+    type: Mapped[RepositoryType] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(Bytewise, primary_key=True)
     repository_id: Mapped[str] = mapped_column(ForeignKey("repository.id", ondelete="CASCADE"), index=True)
 
@@ -95,7 +95,7 @@ class Collaborator(Base):
     user_id: Mapped[int] = mapped_column(
         ForeignKey("account.id", ondelete="CASCADE"), primary_key=True, index=True
     )
-    role: Mapped[Role] = mapped_column(String(16))
+    role: Mapped[Role]
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
 
 
@@ -145,7 +145,7 @@ class Pack(Base):
     repository_id: Mapped[str] = mapped_column(ForeignKey("repository.id", ondelete="CASCADE"))
     key: Mapped[str] = mapped_column(String(32), unique=True)
     name: Mapped[str] = mapped_column(String(80))
-    kind: Mapped[PackKind] = mapped_column(String(16))
+    kind: Mapped[PackKind]
     suffixes: Mapped[list[str]] = mapped_column(JSON)
     objects: Mapped[int] = mapped_column(BigInteger)
     bytes: Mapped[int] = mapped_column(BigInteger)

@@ -1,0 +1,122 @@
+"""What the server says first: capabilities, and refs straight from the database.
+
+Formats: gitprotocol-pack(5) for versions 0 and 1, gitprotocol-v2(5) for version 2.
+"""
+
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+
+from core.errors import ProtocolError
+from core.models import ObjectFormat
+from gitserver.protocol import DELIM, FLUSH, PktReader, pkt_line
+from gitserver.snapshots import RefValue, RepositoryState
+
+AGENT = f"agent=modelyard/{version('modelyard')}"
+_NULL_OID = {ObjectFormat.SHA1: "0" * 40, ObjectFormat.SHA256: "0" * 64}
+_MAX_PREFIXES = 65536
+# Written to the client in pieces of about this size.
+_BATCH_BYTES = 128 * 1024
+
+
+def capabilities_v2(object_format: ObjectFormat) -> bytes:
+    """The capability advertisement of version 2; the same for every repository of one format."""
+    lines = (
+        "version 2",
+        AGENT,
+        "ls-refs=unborn",
+        "fetch=shallow wait-for-done filter ref-in-want",
+        "server-option",
+        f"object-format={object_format.value}",
+        "object-info",
+    )
+    return b"".join(pkt_line(f"{line}\n".encode()) for line in lines) + FLUSH
+
+
+def receive_pack_refs(state: RepositoryState, protocol: int) -> Iterator[bytes]:
+    """The advertisement of receive-pack; pushes know only versions 0 and 1."""
+    capabilities = (
+        "report-status report-status-v2 delete-refs side-band-64k quiet atomic ofs-delta push-options "
+        f"object-format={state.object_format.value} {AGENT}"
+    )
+    if protocol == 1:
+        yield pkt_line(b"version 1\n")
+    first = True
+    for name, value in state.refs.items():
+        tail = f"\0{capabilities}" if first else ""
+        yield pkt_line(f"{value.oid} {name}{tail}\n".encode())
+        first = False
+    if first:
+        yield pkt_line(f"{_NULL_OID[state.object_format]} capabilities^{{}}\0{capabilities}\n".encode())
+    yield FLUSH
+
+
+class LsRefs:
+    """The arguments of one `ls-refs` command."""
+
+    def __init__(self) -> None:
+        self.peel = False
+        self.symrefs = False
+        self.unborn = False
+        self.prefixes: list[str] = []
+
+    @classmethod
+    async def read(cls, packets: PktReader) -> "LsRefs":
+        """Reads the arguments up to the flush.
+
+        Raises:
+            ProtocolError: an argument that ls-refs does not have.
+        """
+        wanted = cls()
+        async for line in packets.lines():
+            text = line.decode("utf-8", "surrogateescape")
+            if text == "peel":
+                wanted.peel = True
+            elif text == "symrefs":
+                wanted.symrefs = True
+            elif text == "unborn":
+                wanted.unborn = True
+            elif text.startswith("ref-prefix "):
+                # As in git: beyond a limit the filter is dropped, the client sorts out the rest.
+                if len(wanted.prefixes) < _MAX_PREFIXES:
+                    wanted.prefixes.append(text.removeprefix("ref-prefix "))
+                else:
+                    wanted.prefixes = [""]
+            else:
+                raise ProtocolError("unexpected line in ls-refs")
+        return wanted
+
+    def answer(self, state: RepositoryState) -> Iterator[bytes]:
+        """The answer in pieces, ending with the flush."""
+        head = f"refs/heads/{state.default_branch}"
+        batch = bytearray()
+        if self._matches("HEAD"):
+            batch += self._head(state.refs.get(head), head)
+        for name, value in state.refs.items():
+            if self._matches(name):
+                batch += self._line(name, value, "")
+                if len(batch) > _BATCH_BYTES:
+                    yield bytes(batch)
+                    batch.clear()
+        yield bytes(batch) + FLUSH
+
+    def _matches(self, name: str) -> bool:
+        return not self.prefixes or name.startswith(tuple(self.prefixes))
+
+    def _head(self, value: RefValue | None, target: str) -> bytes:
+        if value is not None:
+            return self._line("HEAD", value, f" symref-target:{target}" if self.symrefs else "")
+        if self.unborn:
+            return pkt_line(f"unborn HEAD{f' symref-target:{target}' if self.symrefs else ''}\n".encode())
+        return b""
+
+    def _line(self, name: str, value: RefValue, attributes: str) -> bytes:
+        peeled = f" peeled:{value.peeled}" if self.peel and value.peeled else ""
+        return pkt_line(f"{value.oid} {name}{attributes}{peeled}\n".encode())
+
+
+def encode_request(command: str, capabilities: Sequence[bytes], arguments: Sequence[bytes]) -> bytes:
+    """One version 2 request, as it goes on to a child."""
+    parts = [pkt_line(f"command={command}\n".encode()), *(pkt_line(line + b"\n") for line in capabilities)]
+    if arguments:
+        parts += [DELIM, *(pkt_line(line + b"\n") for line in arguments)]
+    return b"".join(parts) + FLUSH

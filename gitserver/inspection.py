@@ -1,0 +1,72 @@
+"""What the objects of a push are: complete (invariant I2), of the right type, and what tags point to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gitserver.process import GitFailed, GitRunner
+from gitserver.publish import RefUpdate
+from gitserver.quarantine import Quarantine
+
+# A push with more broken refs than this is refused whole instead of ref by ref.
+_BLAME_AT_MOST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """`refused` is `{ref name: reason}`, `peeled` is `{oid of an annotated tag: oid behind it}`."""
+
+    refused: dict[str, str]
+    peeled: dict[str, str]
+
+
+async def inspect(git: GitRunner, quarantine: Quarantine, updates: Sequence[RefUpdate]) -> Inspection:
+    """Checks that everything the new values reach is stored, and that branches name commits.
+
+    Cost follows the push, not the repository: what existing refs reach is not walked again.
+    """
+    wanted = [one for one in updates if not one.deletes]
+    if not wanted:
+        return Inspection({}, {})
+    environment = git.environment(extra=quarantine.environment())
+    refused = {}
+    if not await _connected(git, environment, wanted):
+        broken = "missing necessary objects"
+        if len(wanted) > _BLAME_AT_MOST:
+            refused = {one.name: broken for one in wanted}
+        else:
+            refused = {one.name: broken for one in wanted if not await _connected(git, environment, [one])}
+    sound = [one for one in wanted if one.name not in refused]
+    types, peeled = await _types(git, environment, sorted({one.new for one in sound}))
+    for one in sound:
+        if one.name.startswith("refs/heads/") and types[one.new] != "commit":
+            refused[one.name] = f"a branch must name a commit, not a {types[one.new]}"
+    return Inspection(refused, peeled)
+
+
+async def _connected(git: GitRunner, environment: dict[str, str], updates: Sequence[RefUpdate]) -> bool:
+    tips = "".join(f"{one.new}\n" for one in updates)
+    try:
+        await git.run(
+            ["rev-list", "--objects", "--stdin", "--not", "--all", "--quiet"],
+            data=tips.encode(),
+            environment=environment,
+        )
+    except GitFailed:
+        return False
+    return True
+
+
+async def _types(
+    git: GitRunner, environment: dict[str, str], oids: Sequence[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    if not oids:
+        return {}, {}
+    asked = "".join(f"{oid}\n{oid}^{{}}\n" for oid in oids)
+    out = await git.run(["cat-file", "--batch-check"], data=asked.encode(), environment=environment)
+    lines = out.decode().splitlines()
+    types, peeled = {}, {}
+    for oid, itself, behind in zip(oids, lines[::2], lines[1::2], strict=True):
+        types[oid] = itself.split()[1]
+        if types[oid] == "tag":
+            peeled[oid] = behind.split()[0]
+    return types, peeled

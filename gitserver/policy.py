@@ -1,0 +1,108 @@
+"""What may be pushed: the Protocol of pre-receive policies, and the rules of protected branches."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from sqlalchemy import select
+
+from core.access import Actor, ActorKind
+from core.database import Database
+from core.models import BranchRule
+from core.repositories import RepositoryInfo
+from gitserver.process import GitFailed, GitRunner
+from gitserver.publish import RefUpdate
+from gitserver.quarantine import Quarantine
+
+_HEADS = "refs/heads/"
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedPush:
+    """A push whose objects are complete and whose refs are not yet written."""
+
+    repository: RepositoryInfo
+    actor: Actor
+    updates: Sequence[RefUpdate]
+    options: Sequence[str]
+    quarantine: Quarantine
+
+
+class PreReceive(Protocol):
+    """A policy that may refuse updates. It must not change anything."""
+
+    async def before_pack(
+        self, repository: RepositoryInfo, actor: Actor, updates: Sequence[RefUpdate]
+    ) -> Mapping[str, str]:
+        """Cheap refusals, known before the pack is read: `{ref name: reason}`."""
+        ...
+
+    async def check(self, push: ProposedPush) -> Mapping[str, str]:
+        """Refusals that need the objects: `{ref name: reason}`. An exception refuses the whole push."""
+        ...
+
+
+class BranchRules:
+    """Protected branches: who may push, no force, no deletion. The default branch is never deleted.
+
+    A rule binds everybody but the administration command line; an administrator who must force a push
+    changes the rule first, which leaves a trace in the audit log.
+    """
+
+    def __init__(self, database: Database, git: GitRunner) -> None:
+        self._database = database
+        self._git = git
+
+    async def before_pack(
+        self, repository: RepositoryInfo, actor: Actor, updates: Sequence[RefUpdate]
+    ) -> Mapping[str, str]:
+        """Refuses by name alone."""
+        refused = {
+            one.name: "the default branch cannot be deleted; choose another default branch first"
+            for one in updates
+            if one.deletes and one.name == _HEADS + repository.default_branch
+        }
+        for one, rule in await self._bound(repository.id, actor, updates):
+            if rule.pushers is not None and actor.name not in rule.pushers:
+                refused[one.name] = f"protected branch: {rule.pattern} takes pushes of chosen users only"
+            elif one.deletes and not rule.allow_delete:
+                refused[one.name] = f"protected branch: {rule.pattern} may not be deleted"
+        return refused
+
+    async def check(self, push: ProposedPush) -> Mapping[str, str]:
+        """Refuses updates that drop commits."""
+        refused = {}
+        for one, rule in await self._bound(push.repository.id, push.actor, push.updates):
+            if one.creates or one.deletes or rule.allow_force:
+                continue
+            if not await self._is_ancestor(push.quarantine, one.old, one.new):
+                refused[one.name] = f"protected branch: {rule.pattern} takes no force push"
+        return refused
+
+    async def _bound(
+        self, repository_id: str, actor: Actor, updates: Sequence[RefUpdate]
+    ) -> list[tuple[RefUpdate, BranchRule]]:
+        branches = [one for one in updates if one.name.startswith(_HEADS)]
+        if not branches or actor.kind is ActorKind.SYSTEM:
+            return []
+        async with self._database.read() as session:
+            rules = list(
+                await session.scalars(select(BranchRule).where(BranchRule.repository_id == repository_id))
+            )
+        return [
+            (one, rule)
+            for one in branches
+            for rule in rules
+            if fnmatchcase(one.name.removeprefix(_HEADS), rule.pattern)
+        ]
+
+    async def _is_ancestor(self, quarantine: Quarantine, old: str, new: str) -> bool:
+        try:
+            await self._git.run(
+                ["merge-base", "--is-ancestor", old, new],
+                environment=self._git.environment(extra=quarantine.environment()),
+            )
+        except GitFailed:
+            return False  # status 1 is "no"; anything else must not pass for "yes"
+        return True

@@ -1,0 +1,326 @@
+"""The one function by which refs change: HTTP, SSH and the commit API all end here (invariants I1, I3).
+
+First the pack becomes durable in the object store; then one transaction compares and swaps the refs, writes
+the pack row, the push row and the outbox events. Nothing is acknowledged before that commit.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from secrets import token_hex
+
+import structlog
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core import failpoints, outbox
+from core.access import Actor
+from core.database import Database
+from core.errors import RepositoryNotFound
+from core.models import (
+    MaintenanceTask,
+    Pack,
+    PackKind,
+    Push,
+    Ref,
+    Repository,
+    Transport,
+    now,
+    random_id,
+)
+from gitserver.quarantine import PackFiles
+from gitserver.snapshots import Snapshots, pack_key
+from storage.protocol import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+_ZEROS = re.compile("0+")
+
+BEFORE_STORE = failpoints.declare(
+    "push.before-store", "the pack is checked, nothing of it is in the object store"
+)
+BEFORE_INDEX = failpoints.declare("push.before-index", "the pack is in the object store, its index is not")
+AFTER_STORE = failpoints.declare(
+    "push.after-store", "pack and index are in the object store, no row names them"
+)
+BEFORE_COMMIT = failpoints.declare("push.before-commit", "the transaction is written and not committed")
+AFTER_COMMIT = failpoints.declare("push.after-commit", "the push is committed and not yet acknowledged")
+
+# Above this many new names in one push, reading all names once beats asking for each.
+_MANY = 50
+
+
+@dataclass(frozen=True, slots=True)
+class RefUpdate:
+    """One wanted change; an oid of zeros means "absent", as on the wire."""
+
+    name: str
+    old: str
+    new: str
+    peeled: str | None = None
+
+    @property
+    def creates(self) -> bool:
+        return is_zero(self.old)
+
+    @property
+    def deletes(self) -> bool:
+        return is_zero(self.new)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of an update; `error` is None when it is done, else the reason for the client."""
+
+    name: str
+    error: str | None = None
+
+
+class StaleConnectivity(Exception):
+    """Objects were dropped since the caller checked connectivity: check again and publish again."""
+
+
+def is_zero(oid: str) -> bool:
+    """Whether an oid on the wire means "absent"."""
+    return _ZEROS.fullmatch(oid) is not None
+
+
+class Publisher:
+    """Writes accepted changes of refs."""
+
+    def __init__(
+        self, database: Database, store: ObjectStore, snapshots: Snapshots, *, packs_threshold: int = 12
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._snapshots = snapshots
+        self._threshold = packs_threshold
+        # Called after a commit with the repository id; a hint for workers, never relied on.
+        self.listeners: list[Callable[[str], None]] = []
+
+    async def store_pack(self, repository_id: str, files: PackFiles, kind: PackKind) -> Pack:
+        """Makes a pack durable and returns the row that `publish` will insert. Nothing refers to it yet."""
+        key = token_hex(16)
+        failpoints.reach(BEFORE_STORE)
+        for number, suffix in enumerate(files.suffixes):
+            if number == 1:
+                failpoints.reach(BEFORE_INDEX)
+            await self._store.put_file(
+                pack_key(repository_id, key, f"{files.name}.{suffix}"), files.path(suffix)
+            )
+        failpoints.reach(AFTER_STORE)
+        return Pack(
+            repository_id=repository_id,
+            key=key,
+            name=files.name,
+            kind=kind,
+            suffixes=list(files.suffixes),
+            objects=files.objects,
+            bytes=files.bytes,
+        )
+
+    async def publish(
+        self,
+        repository_id: str,
+        updates: Sequence[RefUpdate],
+        files: PackFiles | None,
+        *,
+        actor: Actor,
+        transport: Transport,
+        options: Sequence[str] = (),
+        atomic: bool = False,
+        epoch: int,
+        kind: PackKind = PackKind.PUSH,
+    ) -> list[Verdict]:
+        """Stores the pack, then applies the updates in one transaction; returns a verdict for each.
+
+        With `atomic`, one failure fails all. When no update succeeds nothing is written, and what was
+        stored is left to the orphan sweeper. `epoch` is the prune epoch that the connectivity check saw.
+
+        Raises:
+            StaleConnectivity: objects were dropped since; nothing was written.
+            RepositoryNotFound: it was deleted meanwhile.
+            StoreUnavailable, DatabaseUnavailable: nothing was written.
+        """
+        pack = await self.store_pack(repository_id, files, kind) if files is not None else None
+        # A client that leaves now changes nothing: once asked to, the commit is awaited to its end.
+        work = asyncio.ensure_future(
+            self._commit(repository_id, updates, pack, actor, transport, options, atomic, epoch)
+        )
+        try:
+            verdicts = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
+        failpoints.reach(AFTER_COMMIT)
+        if pack is not None and files is not None:
+            await self._snapshots.adopt(pack, files.directory)
+        if any(verdict.error is None for verdict in verdicts):
+            for listener in self.listeners:
+                listener(repository_id)
+        return verdicts
+
+    async def _commit(
+        self,
+        repository_id: str,
+        updates: Sequence[RefUpdate],
+        pack: Pack | None,
+        actor: Actor,
+        transport: Transport,
+        options: Sequence[str],
+        atomic: bool,
+        epoch: int,
+    ) -> list[Verdict]:
+        async with self._database.transaction() as session:
+            repository = await lock_repository(session, repository_id)
+            if repository.prune_epoch != epoch:
+                raise StaleConnectivity
+            verdicts = await _judge(session, repository, updates)
+            if atomic and any(verdict.error for verdict in verdicts):
+                return [
+                    verdict if verdict.error else Verdict(verdict.name, "atomic push failed")
+                    for verdict in verdicts
+                ]
+            accepted = [one for one, verdict in zip(updates, verdicts, strict=True) if verdict.error is None]
+            if not accepted:
+                return verdicts
+            await _apply(session, repository_id, accepted)
+            if pack is not None:
+                session.add(pack)
+            advance(repository)
+            push = Push(
+                repository_id=repository_id,
+                actor=actor.name,
+                actor_id=actor.user_id,
+                transport=transport,
+                updates=[{"ref": one.name, "old": one.old, "new": one.new} for one in accepted],
+                options=list(options),
+            )
+            session.add(push)
+            await session.flush()
+            outbox.emit(
+                session,
+                outbox.EventName.PUSH,
+                repository_id,
+                {"push_id": push.id, "actor": actor.name, "updates": push.updates},
+            )
+            await _queue_maintenance(session, repository_id, self._threshold)
+            failpoints.reach(BEFORE_COMMIT)
+        log.info(
+            "push.accepted",
+            repository_id=repository_id,
+            push_id=push.id,
+            actor=actor.name,
+            transport=transport,
+            refs=len(accepted),
+            pack_bytes=pack.bytes if pack is not None else 0,
+        )
+        return verdicts
+
+
+async def lock_repository(session: AsyncSession, repository_id: str) -> Repository:
+    """The repository's row, locked until the transaction ends: one writer at a time.
+
+    Raises:
+        RepositoryNotFound: it was deleted meanwhile.
+    """
+    repository = await session.get(Repository, repository_id, with_for_update=True, populate_existing=True)
+    if repository is None:
+        raise RepositoryNotFound("no such repository")
+    return repository
+
+
+def advance(repository: Repository) -> None:
+    """Names a new state after refs or packs changed; every snapshot made before is then outdated."""
+    repository.refs_version += 1
+    repository.state = random_id()
+    repository.updated_at = now()
+
+
+async def _judge(
+    session: AsyncSession, repository: Repository, updates: Sequence[RefUpdate]
+) -> list[Verdict]:
+    current = await _current(session, repository.id, [one.name for one in updates])
+    names = await _names_around(session, repository.id, updates)
+    names -= {one.name for one in updates if one.deletes and current.get(one.name) == one.old}
+    folders = {folder for name in names for folder in _folders(name)}
+    verdicts = []
+    for one in updates:
+        found = current.get(one.name)
+        error = None
+        if found is None and not one.creates:
+            error = "remote ref does not exist" if one.deletes else "remote ref is gone; fetch first"
+        elif one.creates and one.deletes:
+            error = "remote ref does not exist"
+        elif found is not None and one.creates:
+            error = "reference already exists"
+        elif found is not None and found != one.old:
+            error = "remote ref moved since your last fetch; fetch first"
+        elif one.creates and (one.name in folders or not names.isdisjoint(_folders(one.name))):
+            error = "name conflicts with another ref, as file and directory would"
+        if error is None and not one.deletes:
+            names.add(one.name)
+            folders.update(_folders(one.name))
+        verdicts.append(Verdict(one.name, error))
+    return verdicts
+
+
+async def _current(session: AsyncSession, repository_id: str, names: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for start in range(0, len(names), 500):
+        rows = await session.execute(
+            select(Ref.name, Ref.oid).where(
+                Ref.repository_id == repository_id, Ref.name.in_(names[start : start + 500])
+            )
+        )
+        found.update((name, oid) for name, oid in rows)
+    return found
+
+
+async def _names_around(session: AsyncSession, repository_id: str, updates: Sequence[RefUpdate]) -> set[str]:
+    """Existing names that new names could collide with, as file against directory."""
+    created = [one.name for one in updates if one.creates]
+    query = select(Ref.name).where(Ref.repository_id == repository_id)
+    if len(created) > _MANY or (created and len(created) < len(updates)):
+        return set(await session.scalars(query))
+    names: set[str] = set()
+    for name in created:
+        # The bytewise order of the column makes "below name/" a range: "0" is the byte after "/".
+        names.update(
+            await session.scalars(query.where(Ref.name > name + "/", Ref.name < name + "0").limit(1))
+        )
+        names.update(await session.scalars(query.where(Ref.name.in_(_folders(name)))))
+    return names
+
+
+def _folders(name: str) -> list[str]:
+    """`refs/heads/a/b` lies in `refs/heads` and `refs/heads/a`."""
+    parts = name.split("/")
+    return ["/".join(parts[:end]) for end in range(2, len(parts))]
+
+
+async def _apply(session: AsyncSession, repository_id: str, accepted: Iterable[RefUpdate]) -> None:
+    created = []
+    for one in accepted:
+        where = (Ref.repository_id == repository_id, Ref.name == one.name, Ref.oid == one.old)
+        if one.creates:
+            created.append(Ref(repository_id=repository_id, name=one.name, oid=one.new, peeled=one.peeled))
+        elif one.deletes:
+            await session.execute(delete(Ref).where(*where))
+        else:
+            await session.execute(update(Ref).where(*where).values(oid=one.new, peeled=one.peeled))
+    await session.flush()
+    session.add_all(created)
+    await session.flush()
+
+
+async def _queue_maintenance(session: AsyncSession, repository_id: str, threshold: int) -> None:
+    """Wants the repository repacked once it holds many small packs."""
+    packs = await session.scalars(
+        select(Pack.id)
+        .where(Pack.repository_id == repository_id, Pack.superseded_at.is_(None))
+        .limit(threshold)
+    )
+    if len(packs.all()) >= threshold and await session.get(MaintenanceTask, repository_id) is None:
+        session.add(MaintenanceTask(repository_id=repository_id))

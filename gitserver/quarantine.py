@@ -1,0 +1,98 @@
+"""Where the objects of a push live until they are accepted: an object directory of their own."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+
+from gitserver.snapshots import CacheUnavailable, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class PackFiles:
+    """A finished pack in a directory: `<directory>/<name>.<suffix>`."""
+
+    directory: Path
+    name: str
+    suffixes: tuple[str, ...]
+    objects: int
+    bytes: int
+
+    def path(self, suffix: str) -> Path:
+        """The file with that suffix."""
+        return self.directory / f"{self.name}.{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """An empty object directory whose children of git see the snapshot's objects as well."""
+
+    path: Path
+    snapshot: Snapshot
+
+    @property
+    def objects(self) -> Path:
+        """The object directory."""
+        return self.path / "objects"
+
+    def environment(self) -> dict[str, str]:
+        """What makes git write here and read the snapshot too, as git's own receive-pack sets it."""
+        return {
+            "GIT_DIR": str(self.snapshot.path),
+            "GIT_OBJECT_DIRECTORY": str(self.objects),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self.snapshot.objects),
+            "GIT_QUARANTINE_PATH": str(self.objects),
+        }
+
+    async def pack(self) -> PackFiles | None:
+        """The one pack that was written here, if any."""
+        return await asyncio.to_thread(find_pack, self.objects / "pack")
+
+
+def find_pack(folder: Path) -> PackFiles | None:
+    """Describes the one pack in a directory; None when there is none. Blocking."""
+    for index in sorted(folder.glob("pack-*.idx")):
+        pack = index.with_suffix(".pack")
+        suffixes = tuple(
+            s for s in ("pack", "idx", "rev", "bitmap", "mtimes") if pack.with_suffix("." + s).exists()
+        )
+        with pack.open("rb") as file:
+            objects = int.from_bytes(file.read(12)[8:12], "big")
+        total = sum(pack.with_suffix("." + suffix).stat().st_size for suffix in suffixes)
+        return PackFiles(folder, pack.stem, suffixes, objects, total)
+    return None
+
+
+@asynccontextmanager
+async def open_quarantine(cache_dir: Path, snapshot: Snapshot) -> AsyncIterator[Quarantine]:
+    """A quarantine that is gone when the block ends.
+
+    Raises:
+        CacheUnavailable: it cannot be created.
+    """
+    path = cache_dir / "quarantine" / f"{os.getpid()}-{token_hex(8)}"
+    try:
+        await asyncio.to_thread((path / "objects" / "pack").mkdir, parents=True)
+    except OSError as error:
+        raise CacheUnavailable(f"the cache cannot be written: {error.strerror}") from error
+    try:
+        yield Quarantine(path, snapshot)
+    finally:
+        # Shielded: a cancelled push must not leave its gigabytes behind.
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
+
+
+def sweep_quarantines(cache_dir: Path) -> int:
+    """Deletes the quarantines of processes that died. Returns how many. Blocking."""
+    folder = cache_dir / "quarantine"
+    gone = 0
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        owner = path.name.partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+            gone += 1
+    return gone

@@ -1,0 +1,307 @@
+"""The push: from the client's commands to the report (design section 4, steps 3 to 9)."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from core import failpoints
+from core.access import Actor
+from core.errors import ModelyardError, PayloadTooLarge
+from core.models import Transport
+from core.repositories import RepositoryInfo
+from core.settings import GitSettings
+from gitserver.commands import PushRequest, read_push_request, with_peeled
+from gitserver.inspection import inspect
+from gitserver.policy import PreReceive, ProposedPush
+from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, collect_stderr
+from gitserver.protocol import FLUSH, ByteReader, ByteWriter, PktReader, Sideband, pkt_line
+from gitserver.publish import Publisher, RefUpdate, StaleConnectivity, Verdict
+from gitserver.quarantine import Quarantine, open_quarantine
+from gitserver.snapshots import Snapshots
+
+log = structlog.get_logger(__name__)
+
+BEFORE_PACK = failpoints.declare("push.before-pack", "the commands are read, the pack is not")
+AFTER_PACK = failpoints.declare("push.after-pack", "the pack lies in quarantine, unchecked")
+AFTER_CHECK = failpoints.declare("push.after-check", "the objects are complete and the policies agree")
+BEFORE_REPORT = failpoints.declare("push.before-report", "the push is committed, the client does not know")
+
+# Histories in the wild carry these old blemishes; the big forges let them pass too.
+_FSCK_TOLERATED = "badTimezone=ignore,missingSpaceBeforeDate=ignore,zeroPaddedFilemode=ignore"
+
+_RETRIES_AFTER_PRUNE = 3
+_LINGER_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class PushSource:
+    """Where a push comes from. `stateless`: nothing may be answered before the request was read (HTTP)."""
+
+    repository: RepositoryInfo
+    actor: Actor
+    transport: Transport
+    stateless: bool
+
+
+class PackRefused(Exception):
+    """The pack cannot be taken; the message goes to the client behind `unpack`."""
+
+
+class Receiver:
+    """Takes pushes."""
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        publisher: Publisher,
+        git: GitRunner,
+        settings: GitSettings,
+        policies: Sequence[PreReceive],
+    ) -> None:
+        self._snapshots = snapshots
+        self._publisher = publisher
+        self._git = git
+        self._settings = settings
+        self._policies = policies
+        self._slots = asyncio.Semaphore(settings.concurrent_receives)
+
+    async def receive(self, source: PushSource, reader: ByteReader, writer: ByteWriter) -> None:
+        """Serves one push, from the first command to the end of the report.
+
+        Refusals of refs and packs are told in the report. Raises what must end the conversation:
+        `ProtocolError`, `PayloadTooLarge` (nothing was answered yet), `ConnectionError` (the client left).
+        """
+        packets = PktReader(reader, limit=self._settings.max_request_bytes)
+        request = await read_push_request(
+            packets, source.repository.object_format, max_commands=self._settings.max_commands
+        )
+        if request is None:
+            return
+        band = Sideband(writer, enabled=request.has("side-band-64k"))
+        try:
+            async with asyncio.timeout(self._settings.receive_seconds), self._slots:
+                unpack, verdicts = await self._decide(source, request, packets, band)
+        except TimeoutError:
+            unpack, verdicts = "the push took too long", _all(request, "timeout")
+        except ModelyardError as error:
+            unpack, verdicts = "ok", _all(request, error.message)
+            log.warning(
+                "push.failed", repository=source.repository.path, code=error.code, error=error.message
+            )
+        failpoints.reach(BEFORE_REPORT)
+        if source.stateless:
+            # Clients read no answer before they have sent everything.
+            await _drain(packets, self._settings.max_pack_bytes)
+        if request.has("report-status") or request.has("report-status-v2"):
+            await band.data(_report(unpack, verdicts))
+        await band.end()
+        if not source.stateless:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER_SECONDS):
+                    await _drain(packets, self._settings.max_pack_bytes)
+
+    async def _decide(
+        self, source: PushSource, request: PushRequest, packets: PktReader, band: Sideband
+    ) -> tuple[str, list[Verdict]]:
+        refused = dict(request.refused)
+        for policy in self._policies:
+            refused |= await policy.before_pack(source.repository, source.actor, _left(request, refused))
+        if _hopeless(request, refused):
+            return "ok", _merge(request, refused, [])
+        failpoints.reach(BEFORE_PACK)
+        async with (
+            self._snapshots.open(source.repository.id) as snapshot,
+            open_quarantine(self._snapshots.root, snapshot) as quarantine,
+        ):
+            if request.sends_pack:
+                try:
+                    await self._index(quarantine, packets, None if source.stateless else band, request)
+                except PackRefused as error:
+                    return str(error), _all(request, "unpacker error")
+            failpoints.reach(AFTER_PACK)
+            async with _keep_alive(band, self._settings.keepalive_seconds):
+                verdicts = await self._judge(source, request, refused, quarantine)
+        return "ok", verdicts
+
+    async def _judge(
+        self, source: PushSource, request: PushRequest, refused: dict[str, str], quarantine: Quarantine
+    ) -> list[Verdict]:
+        """Checks and publishes; once more when a prune came between the check and the commit."""
+        files = await quarantine.pack()
+        for _ in range(_RETRIES_AFTER_PRUNE):
+            async with self._snapshots.open(source.repository.id) as snapshot:
+                current = Quarantine(quarantine.path, snapshot)
+                found = await inspect(self._git, current, _left(request, refused))
+                denied = refused | found.refused
+                wanted = with_peeled(_left(request, denied), found.peeled)
+                push = ProposedPush(source.repository, source.actor, wanted, request.options, current)
+                for policy in self._policies:
+                    denied |= await policy.check(push)
+                if _hopeless(request, denied):
+                    return _merge(request, denied, [])
+                failpoints.reach(AFTER_CHECK)
+                with contextlib.suppress(StaleConnectivity):
+                    verdicts = await self._publisher.publish(
+                        source.repository.id,
+                        [one for one in wanted if one.name not in denied],
+                        files if files is not None and files.objects else None,
+                        actor=source.actor,
+                        transport=source.transport,
+                        options=request.options,
+                        atomic=request.has("atomic"),
+                        epoch=snapshot.prune_epoch,
+                    )
+                    return _merge(request, denied, verdicts)
+        return _all(request, "the repository is being cleaned; push again")
+
+    async def _index(
+        self, quarantine: Quarantine, packets: PktReader, band: Sideband | None, request: PushRequest
+    ) -> None:
+        """Streams the pack through `git index-pack` into the quarantine.
+
+        Raises:
+            PackRefused: git does not take it; nothing of it counts.
+        """
+        arguments = [
+            "index-pack",
+            "--stdin",
+            "--fix-thin",
+            f"--max-input-size={self._settings.max_pack_bytes}",
+        ]
+        if self._settings.strict:
+            arguments.append(f"--strict={_FSCK_TOLERATED}")
+        if band is not None and not request.has("quiet"):
+            arguments.append("--show-resolving-progress")
+        environment = self._git.environment(
+            {
+                # Big blobs are hashed as a stream, and mapped windows stay small: memory stays flat.
+                "core.bigFileThreshold": "16m",
+                "core.deltaBaseCacheLimit": "32m",
+                "core.packedGitWindowSize": "16m",
+                "core.packedGitLimit": "64m",
+                "pack.writeReverseIndex": "true",
+            },
+            quarantine.environment(),
+        )
+        async with self._git.start(arguments, environment=environment) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            pump = asyncio.ensure_future(_pump(packets, process.stdin))
+            stderr = asyncio.ensure_future(_relay(process, band))
+            waiting = asyncio.ensure_future(process.wait())
+            try:
+                await asyncio.wait({pump, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                if pump.done():
+                    pump.result()  # the client's own failure ends the push
+                await waiting
+                said = await stderr
+            finally:
+                tasks = (pump, stderr, waiting)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        if process.returncode != 0:
+            raise PackRefused(_reason(GitFailed(arguments, process.returncode or 0, said)))
+
+
+async def _pump(packets: PktReader, stdin: asyncio.StreamWriter) -> None:
+    """Feeds a child; it may well end before the client's stream does."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while chunk := await _from_client(packets, PIPE_BYTES):
+            stdin.write(chunk)
+            await stdin.drain()
+        stdin.close()
+
+
+async def _from_client(packets: PktReader, size: int) -> bytes:
+    try:
+        return await packets.read(size)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        # Not to be mistaken for the child's closed pipe.
+        raise ConnectionAbortedError("the client left") from error
+
+
+async def _relay(process: asyncio.subprocess.Process, band: Sideband | None) -> str:
+    if band is None:
+        return await collect_stderr(process)
+    assert process.stderr is not None
+    said = b""
+    while chunk := await process.stderr.read(4096):
+        said = (said + chunk)[-PIPE_BYTES:]
+        if not any(word in chunk for word in (b"fatal:", b"error:")):
+            await band.progress(chunk)
+    return said.decode(errors="replace")
+
+
+def _reason(error: GitFailed) -> str:
+    if error.status < 0:
+        return "the pack could not be processed within its limits"
+    return error.reason
+
+
+async def _drain(packets: PktReader, limit: int) -> None:
+    """Reads and forgets what the client still sends, up to the end of its stream.
+
+    Over HTTP that is the end of the body; over SSH the client closes once it has read the report.
+    """
+    seen = 0
+    with contextlib.suppress(ConnectionError):
+        while chunk := await packets.read(PIPE_BYTES):
+            seen += len(chunk)
+            if seen > limit:
+                raise PayloadTooLarge(f"a push may weigh {limit} bytes at most")
+
+
+@contextlib.asynccontextmanager
+async def _keep_alive(band: Sideband, seconds: float) -> AsyncIterator[None]:
+    """Sends empty progress while the block works, so that no proxy takes silence for death."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await band.keep_alive()
+
+    task = asyncio.ensure_future(beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _left(request: PushRequest, refused: dict[str, str]) -> tuple[RefUpdate, ...]:
+    return tuple(one for one in request.updates if one.name not in refused)
+
+
+def _hopeless(request: PushRequest, refused: dict[str, str]) -> bool:
+    """Whether nothing can land any more."""
+    return not _left(request, refused) or bool(refused and request.has("atomic"))
+
+
+def _all(request: PushRequest, reason: str) -> list[Verdict]:
+    return [Verdict(one.name, reason) for one in request.updates]
+
+
+def _merge(request: PushRequest, refused: dict[str, str], verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """A verdict for each command in the client's order."""
+    known = {one.name: one.error for one in verdicts}
+    return [
+        Verdict(one.name, refused.get(one.name) or known.get(one.name, "atomic push failed"))
+        if one.name in refused or one.name not in known
+        else Verdict(one.name, known[one.name])
+        for one in request.updates
+    ]
+
+
+def _report(unpack: str, verdicts: Sequence[Verdict]) -> bytes:
+    lines = [f"unpack {unpack}\n".encode()]
+    for one in verdicts:
+        name = one.name.encode("utf-8", "surrogateescape")
+        if one.error is None:
+            lines.append(b"ok " + name + b"\n")
+        else:
+            lines.append(b"ng " + name + b" " + one.error.replace("\n", " ").encode() + b"\n")
+    return b"".join(pkt_line(line) for line in lines) + FLUSH

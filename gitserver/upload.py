@@ -1,0 +1,259 @@
+"""The fetch: refs from the database, packs from `git upload-pack` on a snapshot (design section 5)."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from core.errors import ProtocolError
+from core.models import ObjectFormat
+from core.repositories import RepositoryInfo
+from core.settings import GitSettings
+from gitserver.advertise import LsRefs, capabilities_v2, encode_request
+from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, collect_stderr
+from gitserver.protocol import DELIM, FLUSH, ByteReader, ByteWriter, PktReader
+from gitserver.snapshots import Snapshot, Snapshots
+from gitserver.wanted_refs import copy_with_section, resolve_wanted_refs
+
+log = structlog.get_logger(__name__)
+
+_MAX_CAPABILITIES = 64
+
+# One repository, one object directory (invariant I7): everything stored in it may be asked for.
+_UPLOAD_CONFIG = {
+    "uploadpack.allowFilter": "true",
+    "uploadpack.allowAnySHA1InWant": "true",
+    "transfer.advertiseObjectInfo": "true",
+    "uploadpack.keepAlive": "5",
+    "core.packedGitWindowSize": "16m",
+    "core.packedGitLimit": "64m",
+    "core.deltaBaseCacheLimit": "32m",
+    "core.bigFileThreshold": "16m",
+    "pack.windowMemory": "64m",
+    "pack.threads": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One version 2 command with its capabilities; the arguments are still unread when `delimited`."""
+
+    command: str
+    capabilities: tuple[bytes, ...]
+    delimited: bool
+
+
+class Uploader:
+    """Serves fetches and archives."""
+
+    def __init__(self, snapshots: Snapshots, git: GitRunner, settings: GitSettings) -> None:
+        self._snapshots = snapshots
+        self._git = git
+        self._settings = settings
+        self._slots = asyncio.Semaphore(settings.concurrent_uploads)
+
+    async def advertise(self, repository: RepositoryInfo, protocol: int, writer: ByteWriter) -> None:
+        """The body of `GET info/refs?service=git-upload-pack`, behind the service line."""
+        if protocol == 2:
+            await writer.write(capabilities_v2(repository.object_format))
+            return
+        async with self._child(
+            repository, ["upload-pack", "--stateless-rpc", "--advertise-refs"], protocol
+        ) as process:
+            await _copy_out(process, writer)
+
+    async def serve_stateless(
+        self, repository: RepositoryInfo, protocol: int, reader: ByteReader, writer: ByteWriter
+    ) -> None:
+        """The body of one `POST git-upload-pack`.
+
+        Raises:
+            ProtocolError: what comes is no request; nothing was answered.
+            PayloadTooLarge: the request exceeds `[git] max_request_bytes`; nothing was answered.
+        """
+        if protocol == 2:
+            packets = PktReader(reader, limit=self._settings.max_request_bytes)
+            await self._serve_one(repository, packets, writer)
+            return
+        await self._pipe(repository, ["upload-pack", "--stateless-rpc"], protocol, reader, writer)
+
+    async def serve_session(
+        self, repository: RepositoryInfo, protocol: int, reader: ByteReader, writer: ByteWriter
+    ) -> None:
+        """A whole conversation over one stream, as SSH carries it. Raises as `serve_stateless`."""
+        if protocol != 2:
+            await self._pipe(repository, ["upload-pack"], protocol, reader, writer)
+            return
+        await writer.write(capabilities_v2(repository.object_format))
+        more = True
+        while more:
+            packets = PktReader(reader, limit=self._settings.max_request_bytes)
+            more = await self._serve_one(repository, packets, writer)
+
+    async def archive(self, repository: RepositoryInfo, reader: ByteReader, writer: ByteWriter) -> None:
+        """`git archive --remote`, as SSH carries it."""
+        async with self._snapshots.open(repository.id) as snapshot:
+            arguments = ["upload-archive", str(snapshot.path)]
+            async with self._start(arguments, 0, snapshot.path) as process:
+                await self._exchange(process, reader, writer)
+
+    async def _serve_one(self, repository: RepositoryInfo, packets: PktReader, writer: ByteWriter) -> bool:
+        """Serves one version 2 request; False when the client said goodbye."""
+        request = await _read_request(packets, repository.object_format)
+        if request is None:
+            return False
+        if request.command == "ls-refs":
+            wanted = await LsRefs.read(packets) if request.delimited else LsRefs()
+            for piece in wanted.answer(await self._snapshots.state(repository.id)):
+                await writer.write(piece)
+        elif request.command in ("fetch", "object-info"):
+            arguments = [line async for line in packets.lines()] if request.delimited else []
+            await self._run_command(repository, request, arguments, writer)
+        else:
+            raise ProtocolError("unknown command")
+        return True
+
+    async def _run_command(
+        self, repository: RepositoryInfo, request: Request, arguments: Sequence[bytes], writer: ByteWriter
+    ) -> None:
+        async with self._leased(repository) as snapshot:
+            arguments, section = resolve_wanted_refs(arguments, snapshot.refs, snapshot.default_branch)
+            data = encode_request(request.command, request.capabilities, arguments)
+            command = ["upload-pack", "--stateless-rpc", str(snapshot.path)]
+            async with self._start(command, 2, snapshot.path) as process:
+                assert process.stdin is not None
+                feed = asyncio.ensure_future(_feed(process.stdin, data))
+                try:
+                    await _copy_out(process, writer, section)
+                finally:
+                    feed.cancel()
+                    await asyncio.gather(feed, return_exceptions=True)
+
+    async def _pipe(
+        self,
+        repository: RepositoryInfo,
+        arguments: Sequence[str],
+        protocol: int,
+        reader: ByteReader,
+        writer: ByteWriter,
+    ) -> None:
+        async with self._child(repository, arguments, protocol) as process:
+            await self._exchange(process, reader, writer)
+
+    @contextlib.asynccontextmanager
+    async def _child(
+        self, repository: RepositoryInfo, arguments: Sequence[str], protocol: int
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        async with (
+            self._leased(repository) as snapshot,
+            self._start([*arguments, str(snapshot.path)], protocol, snapshot.path) as process,
+        ):
+            yield process
+
+    @contextlib.asynccontextmanager
+    async def _leased(self, repository: RepositoryInfo) -> AsyncIterator[Snapshot]:
+        """A snapshot and the right to run a child on it."""
+        async with self._slots, self._snapshots.open(repository.id) as snapshot:
+            yield snapshot
+
+    def _start(
+        self, arguments: Sequence[str], protocol: int, path: Path
+    ) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
+        extra: Mapping[str, str] = {"GIT_PROTOCOL": f"version={protocol}"} if protocol else {}
+        return self._git.start(arguments, cwd=path, environment=self._git.environment(_UPLOAD_CONFIG, extra))
+
+    async def _exchange(
+        self, process: asyncio.subprocess.Process, reader: ByteReader, writer: ByteWriter
+    ) -> None:
+        assert process.stdin is not None
+        pump = asyncio.ensure_future(_pump(reader, process.stdin, self._settings.max_request_bytes))
+        copy = asyncio.ensure_future(_copy_out(process, writer))
+        try:
+            await asyncio.wait({pump, copy}, return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                pump.result()
+            await copy
+        finally:
+            for task in (pump, copy):
+                task.cancel()
+            await asyncio.gather(pump, copy, return_exceptions=True)
+
+
+async def _read_request(packets: PktReader, object_format: ObjectFormat) -> Request | None:
+    """Reads the command and its capabilities; None at a flush or the end: the client is done."""
+    first = await packets.packet()
+    if first is None or first is FLUSH:
+        return None
+    lines = [first.removesuffix(b"\n")]
+    while True:
+        packet = await packets.packet()
+        if packet is FLUSH or packet is DELIM:
+            break
+        if packet is None or len(lines) > _MAX_CAPABILITIES:
+            raise ProtocolError("the request was cut off")
+        lines.append(packet.removesuffix(b"\n"))
+    commands = [line for line in lines if line.startswith(b"command=")]
+    if len(commands) != 1:
+        raise ProtocolError("expected one command")
+    capabilities = tuple(line for line in lines if line is not commands[0])
+    formats = [line for line in capabilities if line.startswith(b"object-format=")] or [b"object-format=sha1"]
+    if formats != [f"object-format={object_format.value}".encode()]:
+        raise ProtocolError(f"this repository uses {object_format.value}")
+    command = commands[0].removeprefix(b"command=").decode("ascii", "replace")
+    return Request(command, capabilities, packet is DELIM)
+
+
+async def _feed(stdin: asyncio.StreamWriter, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        stdin.write(data)
+        await stdin.drain()
+        stdin.close()
+
+
+async def _pump(reader: ByteReader, stdin: asyncio.StreamWriter, limit: int) -> None:
+    """Feeds a child with what the client sends; it may end before the client's stream does."""
+    seen = 0
+    while chunk := await reader.read(PIPE_BYTES):
+        seen += len(chunk)
+        if seen > limit:
+            raise ProtocolError("the request is too large")
+        try:
+            stdin.write(chunk)
+            await stdin.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            return
+    stdin.close()
+
+
+async def _copy_out(
+    process: asyncio.subprocess.Process, writer: ByteWriter, wanted_refs: Sequence[bytes] = ()
+) -> None:
+    """Copies a child's output to the client until it ends, with a `wanted-refs` section put in.
+
+    Raises:
+        ProtocolError: the child failed without a word to the client. Otherwise its own `ERR` line, or the
+            missing end of what it sent, tells the client.
+    """
+    assert process.stdout is not None
+    stderr = asyncio.ensure_future(collect_stderr(process))
+    silent = True
+    try:
+        if wanted_refs:
+            await copy_with_section(process.stdout, writer, wanted_refs)
+            silent = False
+        while chunk := await process.stdout.read(PIPE_BYTES):
+            silent = False
+            await writer.write(chunk)
+        status = await process.wait()
+        said = await stderr
+    finally:
+        stderr.cancel()
+        await asyncio.gather(stderr, return_exceptions=True)
+    if status != 0:
+        failure = GitFailed(["upload-pack"], status, said)
+        log.info("upload.failed", status=status, reason=failure.reason)
+        if silent:
+            raise ProtocolError(failure.reason)
