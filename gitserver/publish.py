@@ -319,7 +319,11 @@ async def _queue_maintenance(session: AsyncSession, repository_id: str, threshol
     """Wants the repository repacked once it holds many small packs."""
     packs = await session.scalars(
         select(Pack.id)
-        .where(Pack.repository_id == repository_id, Pack.superseded_at.is_(None))
+        .where(
+            Pack.repository_id == repository_id,
+            Pack.superseded_at.is_(None),
+            Pack.kind.in_((PackKind.PUSH, PackKind.COMMIT)),
+        )
         .limit(threshold)
     )
     if len(packs.all()) >= threshold and await session.get(MaintenanceTask, repository_id) is None:

@@ -11,6 +11,8 @@ from secrets import token_hex
 
 from gitserver.snapshots import CacheUnavailable, Snapshot
 
+_SUFFIXES = ("pack", "idx", "rev", "bitmap", "mtimes")
+
 
 @dataclass(frozen=True, slots=True)
 class PackFiles:
@@ -55,16 +57,17 @@ class Quarantine:
 
 def find_pack(folder: Path) -> PackFiles | None:
     """Describes the one pack in a directory; None when there is none. Blocking."""
-    for index in sorted(folder.glob("pack-*.idx")):
-        pack = index.with_suffix(".pack")
-        suffixes = tuple(
-            s for s in ("pack", "idx", "rev", "bitmap", "mtimes") if pack.with_suffix("." + s).exists()
-        )
-        with pack.open("rb") as file:
-            objects = int.from_bytes(file.read(12)[8:12], "big")
-        total = sum(pack.with_suffix("." + suffix).stat().st_size for suffix in suffixes)
-        return PackFiles(folder, pack.stem, suffixes, objects, total)
-    return None
+    packs = sorted(folder.glob("pack-*.pack"))
+    return describe_pack(packs[0]) if packs else None
+
+
+def describe_pack(pack: Path) -> PackFiles:
+    """Describes a pack by its `.pack` file. Blocking."""
+    suffixes = tuple(one for one in _SUFFIXES if pack.with_suffix(f".{one}").exists())
+    with pack.open("rb") as file:
+        objects = int.from_bytes(file.read(12)[8:12], "big")
+    total = sum(pack.with_suffix(f".{suffix}").stat().st_size for suffix in suffixes)
+    return PackFiles(pack.parent, pack.stem, suffixes, objects, total)
 
 
 @asynccontextmanager

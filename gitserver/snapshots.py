@@ -196,8 +196,8 @@ class Snapshots:
                     missing = await asyncio.to_thread(self._assemble, temporary, state)
                     for pack, suffix in missing:
                         await self._fetch(pack, suffix)
-                    if missing:
-                        await asyncio.to_thread(self._link_packs, temporary, state)
+                    if missing and await asyncio.to_thread(self._link_packs, temporary, state):
+                        raise ObjectNotFound("a pack was swept between download and use")
                     await asyncio.to_thread(_publish, temporary, path)
                     await asyncio.to_thread(sweep_snapshots, self._root, state.repository_id, keep=path.name)
                 finally:

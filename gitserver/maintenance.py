@@ -1,0 +1,138 @@
+"""The maintenance queue: which repository is repacked when, by which worker."""
+
+import asyncio
+import random
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import func, or_, select
+
+from core.database import Database
+from core.errors import ModelyardError, RepositoryNotFound
+from core.models import MaintenanceTask, Pack, PackKind, Repository, now
+from core.settings import MaintenanceSettings
+from gitserver.process import GitFailed
+from gitserver.repack import Repacker, RepackReport
+from gitserver.sweeper import Sweeper
+
+log = structlog.get_logger(__name__)
+
+_LEASE = timedelta(hours=2)
+_MAX_BACKOFF = timedelta(hours=6)
+_HOURLY = 3600.0
+
+
+class Maintenance:
+    """Works the queue. Any number of workers may share it; each task is held by one at a time."""
+
+    def __init__(
+        self, database: Database, repacker: Repacker, sweeper: Sweeper, settings: MaintenanceSettings
+    ) -> None:
+        self._database = database
+        self._repacker = repacker
+        self._sweeper = sweeper
+        self._settings = settings
+
+    async def run_forever(self) -> None:
+        """Works until cancelled: queued tasks as they come, sweeping and planning every hour."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._work_queue())
+            group.create_task(self._hourly())
+
+    async def run(self, repository_id: str, *, full: bool = True, prune: bool = False) -> RepackReport | None:
+        """Repacks one repository now, past the queue. Raises as `Repacker.repack`."""
+        return await self._repacker.repack(repository_id, full=full, prune=prune)
+
+    async def run_due(self) -> int:
+        """Works every task that is due now; returns how many were tried."""
+        tried = 0
+        while (task := await self._claim()) is not None:
+            await self._work(task)
+            tried += 1
+        return tried
+
+    async def queue_length(self) -> int:
+        """How many repositories wait or are being worked on."""
+        async with self._database.read() as session:
+            return await session.scalar(select(func.count()).select_from(MaintenanceTask)) or 0
+
+    async def plan(self) -> int:
+        """Queues a full repack of repositories that have had none for `full_repack_days`."""
+        cutoff = now() - timedelta(days=self._settings.full_repack_days)
+        several = (
+            select(Pack.repository_id)
+            .where(Pack.superseded_at.is_(None), Pack.kind != PackKind.INDEX)
+            .group_by(Pack.repository_id)
+            .having(func.count() > 1)
+        )
+        due = (
+            select(Repository.id)
+            .outerjoin(MaintenanceTask, MaintenanceTask.repository_id == Repository.id)
+            .where(
+                MaintenanceTask.repository_id.is_(None),
+                Repository.id.in_(several),
+                Repository.created_at < cutoff,
+                or_(Repository.full_repack_at.is_(None), Repository.full_repack_at < cutoff),
+            )
+            .limit(1000)
+        )
+        async with self._database.transaction() as session:
+            ids = list(await session.scalars(due))
+            session.add_all(MaintenanceTask(repository_id=one, full=True) for one in ids)
+        return len(ids)
+
+    async def _work_queue(self) -> None:
+        while True:
+            try:
+                await self.run_due()
+            except ModelyardError as error:
+                log.warning("maintenance.postponed", code=error.code, error=error.message)
+            # Spread out, so that workers do not ask in step.
+            await asyncio.sleep(self._settings.poll_seconds * random.uniform(0.8, 1.2))  # noqa: S311
+
+    async def _hourly(self) -> None:
+        while True:
+            try:
+                await self._sweeper.sweep()
+                await self.plan()
+            except ModelyardError as error:
+                log.warning("maintenance.sweep_failed", code=error.code, error=error.message)
+            await asyncio.sleep(_HOURLY * random.uniform(0.8, 1.2))  # noqa: S311
+
+    async def _claim(self) -> MaintenanceTask | None:
+        async with self._database.transaction() as session:
+            task = await session.scalar(
+                select(MaintenanceTask)
+                .where(
+                    MaintenanceTask.due_at <= now(),
+                    or_(MaintenanceTask.leased_until.is_(None), MaintenanceTask.leased_until < now()),
+                )
+                .order_by(MaintenanceTask.due_at)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            )
+            if task is not None:
+                task.leased_until = now() + _LEASE
+                task.attempts += 1
+            return task
+
+    async def _work(self, task: MaintenanceTask) -> None:
+        try:
+            await self._repacker.repack(task.repository_id, full=task.full, prune=task.full)
+        except RepositoryNotFound:
+            log.info("maintenance.repository_gone", repository_id=task.repository_id)
+        except (ModelyardError, GitFailed) as error:
+            log.warning("maintenance.failed", repository_id=task.repository_id, error=str(error))
+            await self._postpone(task)
+            return
+        async with self._database.transaction() as session:
+            done = await session.get(MaintenanceTask, task.repository_id)
+            if done is not None:
+                await session.delete(done)
+
+    async def _postpone(self, task: MaintenanceTask) -> None:
+        async with self._database.transaction() as session:
+            failed = await session.get(MaintenanceTask, task.repository_id)
+            if failed is not None:
+                failed.leased_until = None
+                failed.due_at = now() + min(_MAX_BACKOFF, timedelta(minutes=2**failed.attempts))

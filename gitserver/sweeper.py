@@ -1,0 +1,157 @@
+"""Deletes what nothing refers to: superseded packs, orphans of crashes, deleted repositories, old cache.
+
+Fails closed: what cannot be read is kept.
+"""
+
+import asyncio
+import shutil
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from sqlalchemy import delete, select
+
+from core.database import Database
+from core.models import DeletedRepository, Pack, Repository, now
+from core.settings import MaintenanceSettings
+from gitserver.quarantine import sweep_quarantines
+from gitserver.snapshots import Snapshots, pack_key, sweep_snapshots
+from storage.protocol import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """How much went; `objects` and `bytes` are of the object store, `cached` are snapshots and packs."""
+
+    objects: int = 0
+    bytes: int = 0
+    packs: int = 0
+    repositories: int = 0
+    cached: int = 0
+    quarantines: int = 0
+
+
+class Sweeper:
+    """Sweeps the object store and this node's cache. Any number may run at once."""
+
+    def __init__(
+        self, database: Database, store: ObjectStore, snapshots: Snapshots, settings: MaintenanceSettings
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._snapshots = snapshots
+        self._settings = settings
+
+    async def sweep(
+        self, *, grace_seconds: int | None = None, orphan_seconds: int | None = None
+    ) -> SweepReport:
+        """One pass over everything; the settings say how old things must be, unless given here.
+
+        `orphan_seconds` must exceed the longest push: a pack is stored before its row is committed.
+        """
+        grace = timedelta(seconds=self._settings.grace_seconds if grace_seconds is None else grace_seconds)
+        orphan = timedelta(
+            seconds=self._settings.orphan_seconds if orphan_seconds is None else orphan_seconds
+        )
+        packs = await self._superseded(grace)
+        objects, size = await self._orphans(orphan)
+        repositories = await self._deleted(grace)
+        cached = await self._cache()
+        quarantines = await asyncio.to_thread(sweep_quarantines, self._snapshots.root)
+        report = SweepReport(objects, size, packs, repositories, cached, quarantines)
+        if report != SweepReport():
+            log.info("sweep.done", objects=objects, bytes=size, packs=packs, cached=cached)
+        return report
+
+    async def _superseded(self, grace: timedelta) -> int:
+        async with self._database.read() as session:
+            packs = list(await session.scalars(select(Pack).where(Pack.superseded_at < now() - grace)))
+        for pack in packs:
+            for suffix in pack.suffixes:
+                await self._store.delete(pack_key(pack.repository_id, pack.key, f"{pack.name}.{suffix}"))
+            # The row goes last: a crash before this line only repeats the deletion.
+            async with self._database.transaction() as session:
+                await session.execute(delete(Pack).where(Pack.id == pack.id))
+        return len(packs)
+
+    async def _orphans(self, age: timedelta) -> tuple[int, int]:
+        """Objects under `git/` without a row: of pushes that died between storing and committing.
+
+        Keys are random and never used twice, so no push can bring back what is judged here.
+        """
+        objects = size = 0
+        repository_id, keys = "", set[str]()
+        cutoff = now() - age
+        async for info in self._store.list("git/"):
+            parts = info.key.split("/")
+            if len(parts) != 4 or info.modified > cutoff:
+                continue
+            if parts[1] != repository_id:
+                repository_id = parts[1]
+                keys = await self._keys(repository_id)
+            if parts[2] not in keys:
+                await self._store.delete(info.key)
+                objects, size = objects + 1, size + info.size
+        return objects, size
+
+    async def _keys(self, repository_id: str) -> set[str]:
+        async with self._database.read() as session:
+            return set(await session.scalars(select(Pack.key).where(Pack.repository_id == repository_id)))
+
+    async def _deleted(self, grace: timedelta) -> int:
+        async with self._database.read() as session:
+            gone = list(
+                await session.scalars(
+                    select(DeletedRepository.repository_id).where(
+                        DeletedRepository.deleted_at < now() - grace
+                    )
+                )
+            )
+        for repository_id in gone:
+            async for info in self._store.list(f"git/{repository_id}/"):
+                await self._store.delete(info.key)
+            async with self._database.transaction() as session:
+                await session.execute(
+                    delete(DeletedRepository).where(DeletedRepository.repository_id == repository_id)
+                )
+        return len(gone)
+
+    async def _cache(self) -> int:
+        gone = 0
+        for kind in ("snapshots", "packs"):
+            for repository_id in await asyncio.to_thread(_names, self._snapshots.root / kind):
+                async with self._database.read() as session:
+                    repository = await session.get(Repository, repository_id)
+                    live = set(
+                        await session.scalars(
+                            select(Pack.key).where(
+                                Pack.repository_id == repository_id, Pack.superseded_at.is_(None)
+                            )
+                        )
+                    )
+                if kind == "packs":
+                    folder = self._snapshots.root / "packs" / repository_id
+                    gone += await asyncio.to_thread(_sweep_packs, folder, live)
+                else:
+                    keep = f"{repository.refs_version}-{repository.state}" if repository else None
+                    gone += await asyncio.to_thread(
+                        sweep_snapshots, self._snapshots.root, repository_id, keep=keep
+                    )
+        return gone
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def _sweep_packs(folder: Path, live: set[str]) -> int:
+    """Deletes downloaded packs that are not live; snapshots hold links of their own."""
+    gone = 0
+    for path in folder.iterdir() if folder.is_dir() else []:
+        if path.name not in live:
+            shutil.rmtree(path, ignore_errors=True)
+            gone += 1
+    return gone
