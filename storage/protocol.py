@@ -36,9 +36,13 @@ class ObjectInfo:
 class ObjectStore(Protocol):
     """A flat map from key to immutable bytes.
 
-    Keys are relative POSIX paths of `[A-Za-z0-9._-]` segments; any other key raises `ValueError` before
-    the store is touched. A `put` that returned is durable; one that raised, was cancelled or was killed
-    leaves nothing that a reader can see. Putting a key again replaces it at once.
+    Keys are relative POSIX paths of `[A-Za-z0-9._-]` segments (`storage.keys` has the limits); any other
+    key raises `ValueError` before the store is touched. A key must not be a directory of another one
+    (`a` and `a/b`): a store may refuse the second with `ValueError`.
+
+    A `put` that returned is durable. One that raised, was cancelled or was killed leaves nothing that a
+    reader can see, or, when that came after the last byte was stored, the whole object; never a part.
+    Putting a key again replaces it at once.
 
     Every method may raise `StoreUnavailable`.
     """
@@ -90,7 +94,10 @@ class ObjectStore(Protocol):
         ...
 
     async def signed_put(self, key: str, *, seconds: int) -> str | None:
-        """An absolute URL that accepts one PUT of this object for `seconds`; None when the store has none."""
+        """An absolute URL that accepts a PUT of this object, also a second one, for `seconds`.
+
+        The store checks nothing about the bytes. None when the store has no such URLs.
+        """
         ...
 
     async def check(self) -> None:
