@@ -5,17 +5,17 @@ start instead of failing in the middle. PostgreSQL runs units of work at READ CO
 locks, and reads at REPEATABLE READ, so that a read sees one snapshot on both.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
-from core.errors import AlreadyExists, SettingsError, Unavailable
+from core.errors import AlreadyExists, Conflict, SettingsError, Unavailable
 from core.settings import DatabaseSettings
 
 _WRITES = "modelyard_writes"
@@ -75,19 +75,39 @@ class Database:
             await session.commit()
 
     @asynccontextmanager
+    async def schema_change(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction in which tables may be rebuilt; for `core.migrate` only.
+
+        SQLite rebuilds a table by dropping it, which would cascade to the rows that refer to it. So foreign
+        keys are not enforced inside, and checked once before the commit.
+
+        Raises:
+            DatabaseUnavailable: instead of the driver's connection and lock errors.
+        """
+        with _translated():
+            async with self.engine.connect() as connection:
+                if self.dialect != "sqlite":
+                    async with connection.begin():
+                        yield connection
+                    return
+                raw = await connection.get_raw_connection()
+                driver: Any = raw.driver_connection
+                await driver.execute("PRAGMA foreign_keys=OFF")  # a no-op inside a transaction
+                try:
+                    _ = await connection.execution_options(**{_WRITES: True})
+                    async with connection.begin():
+                        yield connection
+                        if (await connection.exec_driver_sql("PRAGMA foreign_key_check")).first():
+                            raise RuntimeError("the schema change would leave dangling foreign keys")
+                finally:
+                    await connection.invalidate()  # whoever connects next enforces foreign keys again
+
+    @asynccontextmanager
     async def _session(self, options: dict[str, Any]) -> AsyncIterator[AsyncSession]:
-        try:
+        with _translated():
             async with AsyncSession(self.engine, expire_on_commit=False) as session:
                 _ = await session.connection(execution_options=options)
                 yield session
-        except IntegrityError as error:
-            raise AlreadyExists("something with the same unique name exists already") from error
-        except (OperationalError, PoolTimeout) as error:
-            raise DatabaseUnavailable("the database is not available; try again") from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise DatabaseUnavailable("the database is not available; try again") from error
-            raise
 
     async def check(self) -> None:
         """Proves that a query can be answered now. Raises `DatabaseUnavailable`."""
@@ -97,6 +117,23 @@ class Database:
     async def close(self) -> None:
         """Closes every connection."""
         await self.engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Driver errors become ours."""
+    try:
+        yield
+    except IntegrityError as error:
+        if _is_duplicate(error):
+            raise AlreadyExists("something with the same unique name exists already") from error
+        raise Conflict("something that this refers to was deleted meanwhile") from error
+    except (OperationalError, PoolTimeout) as error:
+        raise DatabaseUnavailable("the database is not available; try again") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise DatabaseUnavailable("the database is not available; try again") from error
+        raise
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -111,3 +148,9 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _is_duplicate(error: IntegrityError) -> bool:
+    """Whether a unique constraint refused; otherwise it was a foreign key."""
+    # 23505 is unique_violation in appendix A of PostgreSQL's manual; SQLite has the name in its text.
+    return getattr(error.orig, "sqlstate", None) == "23505" or "UNIQUE constraint" in str(error.orig)

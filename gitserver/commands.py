@@ -1,6 +1,7 @@
 """What a client asks of receive-pack: its commands, capabilities and push options (gitprotocol-pack(5))."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from core.errors import ProtocolError
@@ -117,6 +118,6 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def with_peeled(updates: tuple[RefUpdate, ...], peeled: dict[str, str]) -> tuple[RefUpdate, ...]:
+def with_peeled(updates: Sequence[RefUpdate], peeled: dict[str, str]) -> tuple[RefUpdate, ...]:
     """The updates with what their annotated tags point to."""
     return tuple(replace(one, peeled=peeled.get(one.new)) for one in updates)

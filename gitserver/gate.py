@@ -15,11 +15,10 @@ from core.errors import AlreadyExists, PayloadTooLarge, PushRefused, RefConflict
 from core.models import PackKind, Transport
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings
-from gitserver.commands import with_peeled
-from gitserver.inspection import inspect
-from gitserver.policy import PreReceive, ProposedPush
+from gitserver.landing import Lander
+from gitserver.policy import ProposedPush
 from gitserver.process import GitFailed, GitRunner
-from gitserver.publish import Publisher, RefUpdate, StaleConnectivity
+from gitserver.publish import RefUpdate, StaleConnectivity
 from gitserver.quarantine import Quarantine, open_quarantine
 from gitserver.snapshots import Snapshot, Snapshots
 
@@ -39,16 +38,14 @@ class Gate:
     def __init__(
         self,
         snapshots: Snapshots,
-        publisher: Publisher,
+        lander: Lander,
         git: GitRunner,
         settings: GitSettings,
-        policies: Sequence[PreReceive],
     ) -> None:
         self.settings = settings
         self._snapshots = snapshots
-        self._publisher = publisher
+        self._lander = lander
         self._git = git
-        self._policies = policies
         self._slots = asyncio.Semaphore(settings.concurrent_receives)
 
     @asynccontextmanager
@@ -103,27 +100,12 @@ class Gate:
         transport: Transport,
         options: Sequence[str],
     ) -> Sequence[RefUpdate]:
-        for policy in self._policies:
-            _refuse(await policy.before_pack(repository, actor, updates))
+        _refuse(await self._lander.refusals(repository, actor, updates))
         await self._index(quarantine)
-        found = await inspect(self._git, quarantine, updates)
-        _refuse(found.refused)
-        updates = with_peeled(tuple(updates), found.peeled)
         push = ProposedPush(repository, actor, updates, tuple(options), quarantine)
-        for policy in self._policies:
-            _refuse(await policy.check(push))
-        verdicts = await self._publisher.publish(
-            repository.id,
-            updates,
-            await quarantine.pack(),
-            actor=actor,
-            transport=transport,
-            options=options,
-            atomic=True,
-            epoch=quarantine.snapshot.prune_epoch,
-            kind=PackKind.COMMIT,
-        )
-        for verdict in verdicts:
+        landing = await self._lander.land(push, transport=transport, atomic=True, kind=PackKind.COMMIT)
+        _refuse(landing.denied)
+        for verdict in landing.verdicts:
             if verdict.error is not None:
                 raise RefConflict(f"{verdict.name}: {verdict.error}", ref=verdict.name)
         return updates

@@ -13,12 +13,12 @@ from core.errors import ModelyardError, PayloadTooLarge
 from core.models import Transport
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings
-from gitserver.commands import PushRequest, read_push_request, with_peeled
-from gitserver.inspection import inspect
-from gitserver.policy import PreReceive, ProposedPush
+from gitserver.commands import PushRequest, read_push_request
+from gitserver.landing import Lander, Landing
+from gitserver.policy import ProposedPush
 from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, collect_stderr
 from gitserver.protocol import FLUSH, ByteReader, ByteWriter, PktReader, Sideband, pkt_line
-from gitserver.publish import Publisher, RefUpdate, StaleConnectivity, Verdict
+from gitserver.publish import RefUpdate, StaleConnectivity, Verdict
 from gitserver.quarantine import Quarantine, open_quarantine
 from gitserver.snapshots import Snapshots
 
@@ -26,7 +26,6 @@ log = structlog.get_logger(__name__)
 
 BEFORE_PACK = failpoints.declare("push.before-pack", "the commands are read, the pack is not")
 AFTER_PACK = failpoints.declare("push.after-pack", "the pack lies in quarantine, unchecked")
-AFTER_CHECK = failpoints.declare("push.after-check", "the objects are complete and the policies agree")
 BEFORE_REPORT = failpoints.declare("push.before-report", "the push is committed, the client does not know")
 
 # Histories in the wild carry these old blemishes; the big forges let them pass too.
@@ -56,16 +55,14 @@ class Receiver:
     def __init__(
         self,
         snapshots: Snapshots,
-        publisher: Publisher,
+        lander: Lander,
         git: GitRunner,
         settings: GitSettings,
-        policies: Sequence[PreReceive],
     ) -> None:
         self._snapshots = snapshots
-        self._publisher = publisher
+        self._lander = lander
         self._git = git
         self._settings = settings
-        self._policies = policies
         self._slots = asyncio.Semaphore(settings.concurrent_receives)
 
     async def receive(self, source: PushSource, reader: ByteReader, writer: ByteWriter) -> None:
@@ -107,10 +104,9 @@ class Receiver:
         self, source: PushSource, request: PushRequest, packets: PktReader, band: Sideband
     ) -> tuple[str, list[Verdict]]:
         refused = dict(request.refused)
-        for policy in self._policies:
-            refused |= await policy.before_pack(source.repository, source.actor, _left(request, refused))
+        refused |= await self._lander.refusals(source.repository, source.actor, _left(request, refused))
         if _hopeless(request, refused):
-            return "ok", _merge(request, refused, [])
+            return "ok", _merge(request, refused, Landing({}, ()))
         failpoints.reach(BEFORE_PACK)
         async with (
             self._snapshots.open(source.repository.id) as snapshot,
@@ -130,31 +126,20 @@ class Receiver:
         self, source: PushSource, request: PushRequest, refused: dict[str, str], quarantine: Quarantine
     ) -> list[Verdict]:
         """Checks and publishes; once more when a prune came between the check and the commit."""
-        files = await quarantine.pack()
         for _ in range(_RETRIES_AFTER_PRUNE):
             async with self._snapshots.open(source.repository.id) as snapshot:
-                current = Quarantine(quarantine.path, snapshot)
-                found = await inspect(self._git, current, _left(request, refused))
-                denied = refused | found.refused
-                wanted = with_peeled(_left(request, denied), found.peeled)
-                push = ProposedPush(source.repository, source.actor, wanted, request.options, current)
-                for policy in self._policies:
-                    denied |= await policy.check(push)
-                if _hopeless(request, denied):
-                    return _merge(request, denied, [])
-                failpoints.reach(AFTER_CHECK)
+                push = ProposedPush(
+                    source.repository,
+                    source.actor,
+                    _left(request, refused),
+                    request.options,
+                    Quarantine(quarantine.path, snapshot),
+                )
                 with contextlib.suppress(StaleConnectivity):
-                    verdicts = await self._publisher.publish(
-                        source.repository.id,
-                        [one for one in wanted if one.name not in denied],
-                        files if files is not None and files.objects else None,
-                        actor=source.actor,
-                        transport=source.transport,
-                        options=request.options,
-                        atomic=request.has("atomic"),
-                        epoch=snapshot.prune_epoch,
+                    landing = await self._lander.land(
+                        push, transport=source.transport, atomic=request.has("atomic")
                     )
-                    return _merge(request, denied, verdicts)
+                    return _merge(request, refused, landing)
         return _all(request, "the repository is being cleaned; push again")
 
     async def _index(
@@ -285,13 +270,10 @@ def _all(request: PushRequest, reason: str) -> list[Verdict]:
     return [Verdict(one.name, reason) for one in request.updates]
 
 
-def _merge(request: PushRequest, refused: dict[str, str], verdicts: Sequence[Verdict]) -> list[Verdict]:
+def _merge(request: PushRequest, refused: dict[str, str], landing: Landing) -> list[Verdict]:
     """A verdict for each command in the client's order."""
-    known = {one.name: one.error for one in verdicts}
     return [
-        Verdict(one.name, refused.get(one.name) or known.get(one.name, "atomic push failed"))
-        if one.name in refused or one.name not in known
-        else Verdict(one.name, known[one.name])
+        Verdict(one.name, refused[one.name] if one.name in refused else landing.error_of(one.name))
         for one in request.updates
     ]
 

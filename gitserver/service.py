@@ -1,6 +1,5 @@
 """The Git protocol over any pair of byte streams; HTTP and SSH are thin adapters of this."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from core.access import Actor
@@ -8,10 +7,9 @@ from core.models import Transport
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings
 from gitserver.advertise import receive_pack_refs
-from gitserver.policy import PreReceive
+from gitserver.landing import Lander
 from gitserver.process import GitRunner
 from gitserver.protocol import ByteReader, ByteWriter
-from gitserver.publish import Publisher
 from gitserver.receive import PushSource, Receiver
 from gitserver.snapshots import Snapshots
 from gitserver.upload import Uploader
@@ -30,14 +28,13 @@ class GitService:
     def __init__(
         self,
         snapshots: Snapshots,
-        publisher: Publisher,
+        lander: Lander,
         git: GitRunner,
         settings: GitSettings,
-        policies: Sequence[PreReceive] = (),
     ) -> None:
         self._snapshots = snapshots
         self._uploader = Uploader(snapshots, git, settings)
-        self._receiver = Receiver(snapshots, publisher, git, settings, policies)
+        self._receiver = Receiver(snapshots, lander, git, settings)
 
     async def advertise(
         self, repository: RepositoryInfo, service: Service, protocol: int, writer: ByteWriter

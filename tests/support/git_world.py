@@ -15,6 +15,7 @@ from core.settings import GitSettings
 from gitserver.branches import Branches
 from gitserver.commits import Committer
 from gitserver.gate import Gate
+from gitserver.landing import Lander
 from gitserver.policy import BranchRules, PreReceive
 from gitserver.process import GitRunner
 from gitserver.publish import Publisher, RefUpdate
@@ -71,7 +72,8 @@ class GitWorld:
         self.branches = Branches(self._gate(), self.reader.objects)
 
     def _gate(self) -> Gate:
-        return Gate(self.snapshots, self.publisher, self.git, self.settings, self.policies)
+        lander = Lander(self.publisher, self.git, self.policies)
+        return Gate(self.snapshots, lander, self.git, self.settings)
 
     def another_committer(self) -> Committer:
         """One that shares no lock with the first, as in another process."""

@@ -1,0 +1,82 @@
+"""From complete objects in quarantine to written refs: the one way of pushes and of commits made here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from core import failpoints
+from core.access import Actor
+from core.models import PackKind, Transport
+from core.repositories import RepositoryInfo
+from gitserver.commands import with_peeled
+from gitserver.inspection import inspect
+from gitserver.policy import PreReceive, ProposedPush
+from gitserver.process import GitRunner
+from gitserver.publish import Publisher, RefUpdate, Verdict
+
+AFTER_CHECK = failpoints.declare("push.after-check", "the objects are complete and the policies agree")
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """What became of each update: denied by a check, or judged by the transaction."""
+
+    denied: Mapping[str, str]
+    verdicts: Sequence[Verdict]
+
+    def error_of(self, name: str) -> str | None:
+        """None when that ref was written, else the reason."""
+        if name in self.denied:
+            return self.denied[name]
+        return next((one.error for one in self.verdicts if one.name == name), "atomic push failed")
+
+
+class Lander:
+    """Checks updates, asks the policies, and publishes (design section 4, steps 5 to 8)."""
+
+    def __init__(self, publisher: Publisher, git: GitRunner, policies: Sequence[PreReceive]) -> None:
+        self._publisher = publisher
+        self._git = git
+        self._policies = policies
+
+    async def refusals(
+        self, repository: RepositoryInfo, actor: Actor, updates: Sequence[RefUpdate]
+    ) -> dict[str, str]:
+        """What the policies refuse before any object is looked at: `{ref name: reason}`."""
+        refused: dict[str, str] = {}
+        for policy in self._policies:
+            refused |= await policy.before_pack(repository, actor, updates)
+        return refused
+
+    async def land(
+        self, push: ProposedPush, *, transport: Transport, atomic: bool, kind: PackKind = PackKind.PUSH
+    ) -> Landing:
+        """Lands what may land; with `atomic` all or nothing.
+
+        Raises:
+            StaleConnectivity: objects were dropped since the snapshot of the quarantine was taken; nothing
+                was written. Take a new one and land again.
+            Unavailable: nothing was written.
+        """
+        found = await inspect(self._git, push.quarantine, push.updates)
+        denied = dict(found.refused)
+        sound = with_peeled([one for one in push.updates if one.name not in denied], found.peeled)
+        checked = replace(push, updates=sound)
+        for policy in self._policies:
+            denied |= await policy.check(checked)
+        wanted = [one for one in sound if one.name not in denied]
+        if not wanted or (atomic and denied):
+            return Landing(denied, ())
+        failpoints.reach(AFTER_CHECK)
+        files = await push.quarantine.pack()
+        verdicts = await self._publisher.publish(
+            push.repository.id,
+            wanted,
+            files if files is not None and files.objects else None,
+            actor=push.actor,
+            transport=transport,
+            options=push.options,
+            atomic=atomic,
+            epoch=push.quarantine.snapshot.prune_epoch,
+            kind=kind,
+        )
+        return Landing(denied, verdicts)
