@@ -1,0 +1,93 @@
+"""What the SSH face needs from the rest of the program, and nothing more."""
+
+from typing import Protocol
+
+from core.access import Actor, Permission
+from core.models import Transport
+from core.names import Address
+from core.repositories import RepositoryInfo
+from gitserver.protocol import ByteReader, ByteWriter
+
+
+class KeyAuthenticator(Protocol):
+    """Knows whose key a fingerprint is."""
+
+    async def authenticate_key(self, fingerprint: str, address: str) -> Actor | None:
+        """The one whom the key `SHA256:…` proves, as of now; None when it proves nobody (any more)."""
+        ...
+
+
+class RepositoryOpener(Protocol):
+    """Resolves an address and decides whether the actor may."""
+
+    async def open(self, actor: Actor, address: Address, permission: Permission) -> RepositoryInfo: ...
+
+    async def open_or_create(
+        self, actor: Actor, address: Address, transport: Transport
+    ) -> RepositoryInfo: ...
+
+
+class GitService(Protocol):
+    """Speaks Git over a pair of streams, from the advertisement to the last byte.
+
+    Each method returns when the conversation is over. It may raise a `ModelyardError`, which the client is
+    shown, and `ConnectionError` when the client is gone. Cancellation must end its child processes.
+    """
+
+    async def upload_pack(
+        self,
+        repository: RepositoryInfo,
+        protocol: int,
+        reader: ByteReader,
+        writer: ByteWriter,
+        *,
+        stateless: bool,
+    ) -> None: ...
+
+    async def receive_pack(
+        self,
+        repository: RepositoryInfo,
+        actor: Actor,
+        transport: Transport,
+        protocol: int,
+        reader: ByteReader,
+        writer: ByteWriter,
+        *,
+        stateless: bool,
+    ) -> None: ...
+
+    async def upload_archive(
+        self, repository: RepositoryInfo, reader: ByteReader, writer: ByteWriter
+    ) -> None: ...
+
+
+class Observer(Protocol):
+    """Counts. Must neither block nor raise."""
+
+    def connection_opened(self) -> None: ...
+
+    def connection_closed(self) -> None: ...
+
+    def command_started(self, service: str) -> None:
+        """`service` is a Git service, `greeting`, or `refused` for a line that is no command."""
+        ...
+
+    def command_finished(self, service: str, outcome: str, seconds: float) -> None:
+        """`outcome` is one of `sshd.session.Outcome`."""
+        ...
+
+
+class NullObserver:
+    """Nobody counts."""
+
+    def connection_opened(self) -> None:
+        """Nothing to do."""
+
+    def connection_closed(self) -> None:
+        """Nothing to do."""
+
+    def command_started(self, service: str) -> None:
+        """Nothing to do."""
+
+    def command_finished(self, service: str, outcome: str, seconds: float) -> None:
+        """Nothing to do."""

@@ -1,0 +1,142 @@
+"""An SSH channel as a pair of byte streams with backpressure in both directions.
+
+Bytes are pumped by hand: asyncssh's `process.redirect` followed by an exit cuts off what is still queued.
+"""
+
+import asyncio
+import time
+from typing import Protocol
+
+import asyncssh
+
+from sshd.wire import Wire
+
+# One slice of output is handed to the channel at a time, so this bounds what a slow client can pile up.
+SLICE_BYTES = 256 * 1024
+# Input that was not read yet; above it the channel stops granting window.
+INPUT_BYTES = 1024 * 1024
+
+
+class Pulse:
+    """When bytes last moved. Touching it touches its parent."""
+
+    def __init__(self, parent: "Pulse | None" = None) -> None:
+        self._parent = parent
+        self.last = time.monotonic()
+
+    def touch(self) -> None:
+        """Bytes moved now."""
+        self.last = time.monotonic()
+        if self._parent is not None:
+            self._parent.touch()
+
+    def quiet_for(self) -> float:
+        """Seconds since bytes last moved."""
+        return time.monotonic() - self.last
+
+
+class Valve(Protocol):
+    """The receiving side of a channel."""
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class ChannelReader:
+    """What the client sends; a `gitserver.protocol.ByteReader`."""
+
+    def __init__(self, valve: Valve, pulse: Pulse) -> None:
+        self._valve = valve
+        self._pulse = pulse
+        self._buffer = bytearray()
+        self._news = asyncio.Event()
+        self._paused = False
+        self._ended = False
+        self._lost = False
+
+    def feed(self, data: bytes) -> None:
+        """Takes what arrived, and closes the valve when too much waits."""
+        self._pulse.touch()
+        self._buffer += data
+        self._news.set()
+        if len(self._buffer) >= INPUT_BYTES and not self._paused:
+            self._paused = True
+            self._valve.pause_reading()
+
+    def feed_eof(self) -> None:
+        """The client has no more to say, and still listens."""
+        self._pulse.touch()
+        self._ended = True
+        self._news.set()
+
+    def feed_loss(self) -> None:
+        """The channel is gone; this must not look like a regular end."""
+        self._lost = True
+        self._news.set()
+
+    async def read(self, n: int) -> bytes:
+        """Between 1 and `n` bytes as they come; `b""` at the end of the stream.
+
+        Raises:
+            ConnectionResetError: the client is gone.
+        """
+        while not self._buffer:
+            if self._lost:
+                raise ConnectionResetError("the SSH channel is closed")
+            if self._ended:
+                return b""
+            self._news.clear()
+            await self._news.wait()
+        data = bytes(self._buffer[:n])
+        del self._buffer[:n]
+        if self._paused and len(self._buffer) < INPUT_BYTES // 2:
+            self._paused = False
+            self._valve.resume_reading()
+        return data
+
+
+class ChannelWriter:
+    """What the client receives on standard output; a `gitserver.protocol.ByteWriter`.
+
+    The channel must have been given write buffer limits of zero, so that `resume` means "all is sent".
+    """
+
+    def __init__(self, channel: asyncssh.SSHServerChannel[bytes], wire: Wire, pulse: Pulse) -> None:
+        self._channel = channel
+        self._wire = wire
+        self._pulse = pulse
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def pause(self) -> None:
+        """The client's window is used up."""
+        self._room.clear()
+
+    def resume(self) -> None:
+        """The channel has handed everything to the connection."""
+        self._room.set()
+
+    async def write(self, data: bytes) -> None:
+        """Returns when the connection has taken all of it and has room for more.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
+        for start in range(0, len(data), SLICE_BYTES):
+            self._channel.write(data if len(data) <= SLICE_BYTES else data[start : start + SLICE_BYTES])
+            await self._drained()
+
+    async def write_error(self, line: str) -> None:
+        """Sends one line on standard error, like `write`."""
+        self._channel.write_stderr(f"{line}\n".encode())
+        await self._drained()
+
+    async def _drained(self) -> None:
+        self._pulse.touch()
+        # Without a stall there is no suspension, and a fast client would keep the loop for itself.
+        await asyncio.sleep(0)
+        while not (self._room.is_set() and self._wire.has_room):
+            await self._room.wait()
+            await self._wire.wait_for_room()
+        self._pulse.touch()

@@ -1,0 +1,41 @@
+"""A server on a free port with a scripted Git service; the client is the real `ssh`.
+
+Fixtures: `ada` and `eve` are keys on disk, only ada's is known; `server` runs on loopback.
+"""
+
+from asyncio import AbstractEventLoop
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.support.ssh import ClientKey, make_key
+from tests.support.ssh_server import Running, serving
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClientKey]:
+    directory = tmp_path_factory.mktemp("keys")
+    return {name: make_key(directory, name) for name in ("ada", "eve")}
+
+
+@pytest.fixture
+def ada(keys: dict[str, ClientKey]) -> ClientKey:
+    return keys["ada"]
+
+
+@pytest.fixture
+def eve(keys: dict[str, ClientKey]) -> ClientKey:
+    return keys["eve"]
+
+
+@pytest.fixture
+async def server(tmp_path: Path, ada: ClientKey) -> AsyncIterator[Running]:
+    async with serving(tmp_path, {ada.fingerprint: "ada"}) as running:
+        yield running
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], AbstractEventLoop]]:
+    """The server's own event loop: its flow control differs from asyncio's."""
+    return {"uvloop": uvloop.new_event_loop}
