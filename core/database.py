@@ -6,7 +6,8 @@ locks, and reads at REPEATABLE READ, so that a read sees one snapshot on both.
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from sqlite3 import OperationalError as SqliteError
 from typing import Any
 
 from sqlalchemy import event, text
@@ -125,7 +126,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:
-        if _is_duplicate(error):
+        if is_duplicate(error):
             raise AlreadyExists("something with the same unique name exists already") from error
         raise Conflict("something that this refers to was deleted meanwhile") from error
     except (OperationalError, PoolTimeout) as error:
@@ -140,8 +141,12 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     # Transactions are begun by _begin_sqlite; the driver's own late BEGIN would make snapshots a lie.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
+    # The file remembers its mode. Changing it does not wait for locks; where it is locked, another process
+    # that has just started is changing it, and this connection follows.
+    with suppress(SqliteError):
+        cursor.execute("PRAGMA journal_mode=WAL")
     cursor.close()
 
 
@@ -150,7 +155,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _is_duplicate(error: IntegrityError) -> bool:
+def is_duplicate(error: IntegrityError) -> bool:
     """Whether a unique constraint refused; otherwise it was a foreign key."""
     # 23505 is unique_violation in appendix A of PostgreSQL's manual; SQLite has the name in its text.
     return getattr(error.orig, "sqlstate", None) == "23505" or "UNIQUE constraint" in str(error.orig)

@@ -16,7 +16,7 @@ _REPOSITORY = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,94}[a-z0-9_])?")
 # First path segments that are, or may become, addresses of the server itself.
 RESERVED_ACCOUNTS = frozenset(
     """
-    about account accounts admin api apps archive assets auth blog branches code codes collections
+    about account accounts anonymous api apps archive assets auth blog branches code codes collections
     commits compare csg dashboard dataset datasets docs events explore favicon favicon-ico git
     graphql health healthz help hf home hooks info internal jobs join lfs locks login logout mcps
     metrics model models modelyard ms new notifications null oauth objects org organisation
@@ -52,6 +52,11 @@ class Address:
 
     def __str__(self) -> str:
         return self.path
+
+
+def is_account_name(name: str) -> bool:
+    """Whether an account may be called this; reserved names included, because old ones stay."""
+    return _ACCOUNT.fullmatch(name) is not None
 
 
 def check_account_name(name: str) -> str:

@@ -217,7 +217,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         section, separator, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
         if not separator:
             raise SettingsError(f"environment: {name} names no key; write MODELYARD_SECTION__KEY")
-        found.setdefault(section, {})[key] = value.split(",") if _is_list(section, key) else value
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        found.setdefault(section, {})[key] = parts if _is_list(section, key) else value
     return found
 
 

@@ -3,6 +3,7 @@
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from core.database import is_duplicate
 from core.errors import AlreadyExists
 
 
@@ -14,4 +15,6 @@ async def flush_or_exists(session: AsyncSession, message: str, **fields: object)
     try:
         await session.flush()
     except IntegrityError as error:
+        if not is_duplicate(error):
+            raise
         raise AlreadyExists(message, **fields) from error

@@ -114,7 +114,7 @@ class BranchRule(Base):
     allow_force: Mapped[bool] = mapped_column(default=False)
     allow_delete: Mapped[bool] = mapped_column(default=False)
     # Names of users who may push; null: everybody who may write.
-    pushers: Mapped[list[str] | None] = mapped_column(JSON)
+    pushers: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
 
 

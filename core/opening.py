@@ -1,0 +1,80 @@
+"""From an address to a repository that somebody may use."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.access import Actor, Permission, authorize
+from core.lookup import find_repository
+from core.models import ObjectFormat, Repository, RepositoryType, Visibility
+from core.names import Address
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryInfo:
+    """A repository as it was when it was read, under its present name."""
+
+    id: str
+    type: RepositoryType
+    owner: str
+    name: str
+    visibility: Visibility
+    description: str
+    default_branch: str
+    object_format: ObjectFormat
+    refs_version: int
+    state: str
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def address(self) -> Address:
+        return Address(self.type, self.owner, self.name)
+
+    @property
+    def path(self) -> str:
+        return self.address.path
+
+    @property
+    def cursor(self) -> tuple[str, str, str]:
+        """Its place in the order of `Repositories.list_visible`."""
+        return (self.owner, self.type.value, self.name)
+
+    @classmethod
+    def of(cls, repository: Repository, owner: str) -> Self:
+        return cls(
+            id=repository.id,
+            type=RepositoryType(repository.type),
+            owner=owner,
+            name=repository.name,
+            visibility=Visibility(repository.visibility),
+            description=repository.description,
+            default_branch=repository.default_branch,
+            object_format=ObjectFormat(repository.object_format),
+            refs_version=repository.refs_version,
+            state=repository.state,
+            created_at=repository.created_at,
+            updated_at=repository.updated_at,
+        )
+
+
+async def require_repository(
+    session: AsyncSession,
+    actor: Actor,
+    address: Address,
+    permission: Permission,
+    *,
+    anonymous_read: bool,
+    lock: bool = False,
+) -> tuple[Repository, str]:
+    """The repository and its owner's name, found and authorised in one transaction.
+
+    Raises:
+        AuthenticationRequired, RepositoryNotFound, PermissionDenied: as `core.access.authorize`.
+    """
+    found = await find_repository(session, address, lock=lock)
+    await authorize(session, actor, found[0] if found else None, permission, anonymous_read=anonymous_read)
+    assert found is not None, "authorize refuses what does not exist"
+    return found
