@@ -1,0 +1,141 @@
+"""The composition root: from settings to everything that the faces share.
+
+`serve`, the administration commands and the tests open the same services; nothing else builds them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from core import failpoints, migrate
+from core.accounts import Accounts
+from core.audit import Audit
+from core.collaboration import Collaboration
+from core.credentials import Credentials
+from core.database import Database
+from core.keyring import Keyring
+from core.organisations import Organisations
+from core.repositories import Repositories
+from core.settings import Settings
+from gitserver.branches import Branches
+from gitserver.commits import Committer
+from gitserver.exchange import Exchange
+from gitserver.fsck import Fsck
+from gitserver.gate import Gate
+from gitserver.landing import Lander
+from gitserver.maintenance import Maintenance
+from gitserver.policy import BranchRules
+from gitserver.process import GitRunner
+from gitserver.publish import Publisher
+from gitserver.reading import Reader
+from gitserver.repack import Repacker
+from gitserver.service import GitService
+from gitserver.snapshots import Snapshots
+from gitserver.sweeper import Sweeper
+from modelyard.secret_files import ensure_private_directory, load_or_create_key
+from storage.build import build_store
+from storage.protocol import ObjectStore
+
+SEALING_KEY = "sealing.key"
+HOST_KEY = "ssh_host_ed25519_key"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What one process works with. Valid inside the `open_services` block that made it."""
+
+    settings: Settings
+    sealing_key: bytes
+    database: Database
+    store: ObjectStore
+    audit: Audit
+    accounts: Accounts
+    organisations: Organisations
+    credentials: Credentials
+    keyring: Keyring
+    repositories: Repositories
+    collaboration: Collaboration
+    runner: GitRunner
+    snapshots: Snapshots
+    publisher: Publisher
+    git: GitService
+    reader: Reader
+    committer: Committer
+    branches: Branches
+    maintenance: Maintenance
+    sweeper: Sweeper
+    exchange: Exchange
+    fsck: Fsck
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Opens the data directory, the database and the store, and closes them in reverse order.
+
+    Makes what a first run lacks: the data directory (0700), the sealing key (0600), and, unless `[database]
+    migrate` is off, the tables. The object store is not touched before it is used.
+
+    Raises:
+        SettingsError: the settings cannot be used on this machine.
+        DatabaseUnavailable: the database cannot be reached.
+    """
+    failpoints.check()
+    sealing_key = await asyncio.to_thread(_prepare, settings)
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url, settings.database)
+        stack.push_async_callback(database.close)
+        if settings.database.migrate:
+            await migrate.upgrade(database)
+        store = build_store(settings)
+        stack.push_async_callback(store.close)
+        runner = GitRunner(settings.git.executable, max_object_bytes=settings.git.max_object_bytes)
+        snapshots = Snapshots(database, store, settings.cache_dir)
+        publisher = Publisher(
+            database, store, snapshots, packs_threshold=settings.maintenance.packs_threshold
+        )
+        reader = Reader(snapshots, runner)
+        stack.push_async_callback(reader.close)
+        policies = [BranchRules(database, runner)]
+        lander = Lander(publisher, runner, policies)
+        gate = Gate(snapshots, lander, runner, settings.git)
+        repacker = Repacker(database, snapshots, publisher, runner, settings.maintenance)
+        sweeper = Sweeper(database, store, snapshots, settings.maintenance)
+        yield Services(
+            settings=settings,
+            sealing_key=sealing_key,
+            database=database,
+            store=store,
+            audit=Audit(database),
+            accounts=Accounts(database, settings.auth),
+            organisations=Organisations(database),
+            credentials=Credentials(database, settings.auth),
+            keyring=Keyring(database, settings.auth),
+            repositories=Repositories(database, settings.repositories, settings.auth),
+            collaboration=Collaboration(database, settings.auth),
+            runner=runner,
+            snapshots=snapshots,
+            publisher=publisher,
+            git=GitService(snapshots, lander, runner, settings.git),
+            reader=reader,
+            committer=Committer(gate, reader.objects),
+            branches=Branches(gate, reader.objects),
+            maintenance=Maintenance(database, repacker, sweeper, settings.maintenance),
+            sweeper=sweeper,
+            exchange=Exchange(snapshots, publisher, runner),
+            fsck=Fsck(database, store, settings.cache_dir, runner),
+        )
+
+
+def host_key_path(settings: Settings) -> Path:
+    """Where the SSH host key is, or will be made."""
+    return Path(settings.ssh.host_key).resolve() if settings.ssh.host_key else settings.data_dir / HOST_KEY
+
+
+def _prepare(settings: Settings) -> bytes:
+    ensure_private_directory(settings.data_dir)
+    ensure_private_directory(settings.cache_dir)
+    if settings.storage.kind == "local":
+        ensure_private_directory(settings.store_dir)
+    return load_or_create_key(settings.data_dir / SEALING_KEY)
