@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
@@ -32,9 +32,16 @@ class Database:
     """Owns the engine. Close it when done."""
 
     def __init__(self, url: str, settings: DatabaseSettings | None = None) -> None:
-        """Prepares the engine; nothing is opened before the first use."""
+        """Prepares the engine; nothing is opened before the first use.
+
+        Raises:
+            SettingsError: the URL cannot be read, or names a database that is not supported.
+        """
         settings = settings or DatabaseSettings()
-        self.url = make_url(url)
+        try:
+            self.url = make_url(url)
+        except ArgumentError as error:
+            raise SettingsError("[database] url: this is no database URL") from error
         self.dialect = self.url.get_backend_name()
         arguments: dict[str, Any] = {"pool_pre_ping": self.dialect == "postgresql"}
         if self.dialect == "sqlite":
@@ -134,6 +141,8 @@ def _translated() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise DatabaseUnavailable("the database is not available; try again") from error
+        if "file is not a database" in str(error.orig):
+            raise DatabaseUnavailable("the database file is damaged, or no SQLite database") from error
         raise
 
 

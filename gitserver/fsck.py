@@ -1,8 +1,11 @@
 """Checks one repository against the truth: database and object store, not this node's cache."""
 
-import tempfile
+import asyncio
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 
 from core.database import Database
 from core.repositories import RepositoryInfo
@@ -31,9 +34,10 @@ class Fsck:
 
     async def check(self, repository: RepositoryInfo) -> list[Finding]:
         """Every finding; an empty list is good news. Reads every byte of every pack."""
-        self._cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="fsck-", dir=self._cache_dir) as folder:
-            snapshots = Snapshots(self._database, self._store, Path(folder))
+        # Among the quarantines, so that what a kill leaves behind is swept with theirs.
+        folder = self._cache_dir / "quarantine" / f"{os.getpid()}-{token_hex(8)}"
+        try:
+            snapshots = Snapshots(self._database, self._store, folder)
             missing = await self._missing(snapshots, repository)
             if missing:
                 return missing
@@ -45,6 +49,8 @@ class Fsck:
                     ),
                     *await self._run(repository, ["rev-list", "--objects", "--all", "--quiet"], environment),
                 ]
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
     async def _missing(self, snapshots: Snapshots, repository: RepositoryInfo) -> list[Finding]:
         findings = []

@@ -89,13 +89,16 @@ async def open_quarantine(cache_dir: Path, snapshot: Snapshot) -> AsyncIterator[
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
 
 
+def orphaned_quarantines(cache_dir: Path) -> list[Path]:
+    """The quarantines of processes that died. Blocking."""
+    folder = cache_dir / "quarantine"
+    owners = ((path, path.name.partition("-")[0]) for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted(path for path, owner in owners if owner.isdigit() and not Path(f"/proc/{owner}").exists())
+
+
 def sweep_quarantines(cache_dir: Path) -> int:
     """Deletes the quarantines of processes that died. Returns how many. Blocking."""
-    folder = cache_dir / "quarantine"
-    gone = 0
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        owner = path.name.partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(path, ignore_errors=True)
-            gone += 1
-    return gone
+    orphans = orphaned_quarantines(cache_dir)
+    for path in orphans:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(orphans)

@@ -52,7 +52,8 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     for name, value in _SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.update(request.get(RATE_HEADERS, {}))
-    response.headers["X-Request-Id"] = request[REQUEST_ID]
+    if REQUEST_ID in request:  # aiohttp refuses an unknown `Expect` before any middleware runs
+        response.headers["X-Request-Id"] = request[REQUEST_ID]
     response.headers["Server"] = "Modelyard"
     if request.config_dict[DRAIN].started:
         response.force_close()

@@ -12,7 +12,7 @@ from cryptography import x509
 from core.errors import SettingsError
 from core.settings import Settings
 from gitserver.process import GitFailed, GitMissing, GitRunner
-from gitserver.quarantine import sweep_quarantines
+from gitserver.quarantine import orphaned_quarantines, sweep_quarantines
 from modelyard.cli.findings import Finding, failure, fine, fixed, private, warning
 from modelyard.services import SEALING_KEY, host_key_path
 from modelyard.tls import Certificate
@@ -56,7 +56,7 @@ def check_cache(settings: Settings, *, fix: bool) -> list[Finding]:
         remedy = f"give the user of the server the right to write to {directory}, or free space"
         return [failure("cache", f"{directory} cannot be written: {error.strerror}", remedy)]
     findings = [fine("cache", f"{directory} can be written")]
-    orphans = _orphans(directory / "quarantine")
+    orphans = orphaned_quarantines(directory)
     if orphans:
         message = f"{len(orphans)} quarantines of pushes that never ended"
         if fix:
@@ -156,11 +156,6 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _orphans(directory: Path) -> list[Path]:
-    found = directory.iterdir() if directory.is_dir() else iter(())
-    return [path for path in found if not Path("/proc", path.name.partition("-")[0]).exists()]
 
 
 def _dotted(version: tuple[int, ...]) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from modelyard.services import HOST_KEY
 from tests.integration.cli.test_accounts import make_key
+from tests.support.database import Databases
 from tests.support.program import Program
 
 
@@ -167,3 +168,23 @@ def test_failpoints_are_listed(untouched: Program) -> None:
     assert names == sorted(names)
     unknown = Program(untouched.data, untouched.directory, {"MODELYARD_FAILPOINT": "nowhere"})
     unknown.run("user", "list").refused("nowhere")
+
+
+async def test_postgresql(databases: Databases, untouched: Program) -> None:
+    async with databases.fresh("postgresql") as url:
+        environment = {"MODELYARD_DATABASE__URL": url}
+        program = Program(untouched.data, untouched.directory, environment)
+        program.done("user", "create", "alice", "--no-password")
+        assert [row[0] for row in program.done("user", "list").rows] == ["alice"]
+        found = findings(program)
+        assert found["database"] == [
+            {
+                "check": "database",
+                "level": "ok",
+                "message": "postgresql answers",
+                "remedy": "",
+                "fixed": False,
+            }
+        ]
+        assert "clock" not in found
+        assert found["packs"][0]["level"] == "ok"

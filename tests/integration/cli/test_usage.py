@@ -176,6 +176,7 @@ class TestConfiguration:
             ("MODELYARD_SSH__LISTEN", "127.0.0.1:ssh", "[ssh] listen"),
             ("MODELYARD_HTTP__TRUSTED_PROXIES", "10.0.0.1,proxy", "[http] trusted_proxies"),
             ("MODELYARD_HTTP__CERT", "missing.pem", "[http] cert"),
+            ("MODELYARD_DATABASE__URL", "nonsense", "[database] url"),
             ("MODELYARD_DATABASE__URL", "mysql://localhost/x", "[database] url"),
             ("MODELYARD_STORAGE__KIND", "minio", "[storage]"),
         ],
