@@ -47,13 +47,13 @@ class ReadyFile:
 
 def announce(settings: Settings, endpoints: Endpoints, password: str | None) -> None:
     """Tells the person at the terminal where the server is, and, once, the administrator's password."""
-    lines = ["Modelyard is ready.", f"  web and Git  {endpoints.http}"]
+    lines = ["Modelyard is ready.", f"  Git and REST  {endpoints.http}"]
     if endpoints.ssh:
-        lines.append(f"  Git by SSH   {endpoints.ssh}")
-    lines.append(f"  data         {settings.data_dir}")
+        lines.append(f"  Git by SSH    {endpoints.ssh}")
+    lines.append(f"  data          {settings.data_dir}")
     if password is not None:
-        lines.append(f"  log in as    {ADMINISTRATOR}, with the password {password}")
-        lines.append("               It is shown this once; change it with `modelyard user password admin`.")
+        lines.append(f"  log in as     {ADMINISTRATOR}, with the password {password}")
+        lines.append("                It is shown this once; change it with `modelyard user password admin`.")
     try:
         # Straight to the terminal: what is printed here must never pass through the log.
         sys.stdout.write("\n".join(lines) + "\n")
