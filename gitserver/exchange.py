@@ -3,11 +3,8 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 
 from core.access import Actor
 from core.errors import AlreadyExists, Unprocessable
@@ -16,8 +13,8 @@ from core.names import is_valid_ref
 from core.repositories import RepositoryInfo
 from gitserver.process import GitFailed, GitRunner
 from gitserver.publish import Publisher, RefUpdate, StaleConnectivity, Verdict
-from gitserver.quarantine import find_pack
-from gitserver.snapshots import RefValue, Snapshots
+from gitserver.quarantine import find_pack, open_workplace
+from gitserver.snapshots import CacheUnavailable, RefValue, Snapshots
 
 _SCHEMES = "file:git:http:https:ssh"
 _ZERO = {ObjectFormat.SHA1: "0" * 40, ObjectFormat.SHA256: "0" * 64}
@@ -67,12 +64,18 @@ class Exchange:
         Refs that the source lacks are left alone.
 
         Raises:
+            CacheUnavailable: this node's disk cannot be used; nothing was changed.
             ImportFailed: the source cannot be read, is damaged, or uses the other object format.
         """
-        async with self._workplace(repository) as work:
+        async with open_workplace(self._snapshots.root) as work:
+            await self._git.run(
+                ["init", "-q", "--bare", f"--object-format={repository.object_format.value}", str(work)]
+            )
             head = await self._fetch(work, source)
             refs = await self._refs(work)
             files = await asyncio.to_thread(find_pack, work / "objects" / "pack")
+            if refs and files is None:
+                raise CacheUnavailable("the cache was deleted in the middle of the import")
             state = await self._snapshots.state(repository.id)
             updates = [
                 RefUpdate(name, _old(state.refs.get(name), repository), value.oid, value.peeled)
@@ -101,17 +104,6 @@ class Exchange:
                 head,
                 refused,
             )
-
-    @asynccontextmanager
-    async def _workplace(self, repository: RepositoryInfo) -> AsyncIterator[Path]:
-        path = self._snapshots.root / "quarantine" / f"{os.getpid()}-{token_hex(8)}"
-        try:
-            await self._git.run(
-                ["init", "-q", "--bare", f"--object-format={repository.object_format.value}", str(path)]
-            )
-            yield path
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
 
     async def _fetch(self, work: Path, source: str) -> str | None:
         """Fetches everything into one pack; returns the source's HEAD branch."""

@@ -1,15 +1,12 @@
 """Checks one repository against the truth: database and object store, not this node's cache."""
 
-import asyncio
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 
 from core.database import Database
 from core.repositories import RepositoryInfo
 from gitserver.process import GitFailed, GitRunner
+from gitserver.quarantine import open_workplace
 from gitserver.snapshots import Snapshots, pack_key
 from storage.protocol import ObjectNotFound, ObjectStore
 
@@ -34,9 +31,7 @@ class Fsck:
 
     async def check(self, repository: RepositoryInfo) -> list[Finding]:
         """Every finding; an empty list is good news. Reads every byte of every pack."""
-        # Among the quarantines, so that what a kill leaves behind is swept with theirs.
-        folder = self._cache_dir / "quarantine" / f"{os.getpid()}-{token_hex(8)}"
-        try:
+        async with open_workplace(self._cache_dir) as folder:
             snapshots = Snapshots(self._database, self._store, folder)
             missing = await self._missing(snapshots, repository)
             if missing:
@@ -49,8 +44,6 @@ class Fsck:
                     ),
                     *await self._run(repository, ["rev-list", "--objects", "--all", "--quiet"], environment),
                 ]
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
     async def _missing(self, snapshots: Snapshots, repository: RepositoryInfo) -> list[Finding]:
         findings = []

@@ -23,7 +23,7 @@ CHALLENGE = 'Basic realm="Modelyard", charset="UTF-8"'
 _NO_CACHE = {"Cache-Control": "no-cache, max-age=0, must-revalidate", "X-Content-Type-Options": "nosniff"}
 _DUMB = "Modelyard speaks Git's smart HTTP protocol only; use git 1.6.6 or newer.\n"
 
-# A client that sends nothing for this long in the middle of a body is taken for gone.
+# A client that sends or takes nothing for this long in the middle of a body is taken for gone.
 _STALL_SECONDS = 300
 
 
@@ -184,7 +184,11 @@ class _Writer:
             self.started = True
             await self.response.prepare(self._request)
         self.sent += len(data)
-        await self.response.write(data)
+        try:
+            async with asyncio.timeout(_STALL_SECONDS):
+                await self.response.write(data)
+        except TimeoutError as error:
+            raise ConnectionAbortedError("the client stopped reading") from error
 
     async def finish(self) -> web.StreamResponse:
         if not self.started:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gitserver.process import GitFailed, GitRunner
 from gitserver.publish import RefUpdate
 from gitserver.quarantine import Quarantine
+from gitserver.snapshots import CacheUnavailable
 
 # A push with more broken refs than this is refused whole instead of ref by ref.
 _BLAME_AT_MOST = 100
@@ -51,7 +52,9 @@ async def _connected(git: GitRunner, environment: dict[str, str], updates: Seque
             data=tips.encode(),
             environment=environment,
         )
-    except GitFailed:
+    except GitFailed as error:
+        if error.status < 0:  # killed: that says nothing about the client's objects
+            raise CacheUnavailable("the objects could not be checked") from error
         return False
     return True
 
@@ -62,7 +65,10 @@ async def _types(
     if not oids:
         return {}, {}
     asked = "".join(f"{oid}\n{oid}^{{}}\n" for oid in oids)
-    out = await git.run(["cat-file", "--batch-check"], data=asked.encode(), environment=environment)
+    try:
+        out = await git.run(["cat-file", "--batch-check"], data=asked.encode(), environment=environment)
+    except GitFailed as error:
+        raise CacheUnavailable(f"the objects cannot be read: {error.reason}") from error
     lines = out.decode().splitlines()
     types, peeled = {}, {}
     for oid, itself, behind in zip(oids, lines[::2], lines[1::2], strict=True):

@@ -57,6 +57,9 @@ class Lander:
                 was written. Take a new one and land again.
             Unavailable: nothing was written.
         """
+        # Before the check: a pack that vanishes with the cache afterwards cannot be stored, and says so. The
+        # other way round a push that counts on it would be published without it.
+        files = await push.quarantine.pack()
         found = await inspect(self._git, push.quarantine, push.updates)
         denied = dict(found.refused)
         sound = with_peeled([one for one in push.updates if one.name not in denied], found.peeled)
@@ -67,7 +70,6 @@ class Lander:
         if not wanted or (atomic and denied):
             return Landing(denied, ())
         failpoints.reach(AFTER_CHECK)
-        files = await push.quarantine.pack()
         verdicts = await self._publisher.publish(
             push.repository.id,
             wanted,

@@ -75,6 +75,8 @@ class Maintenance:
                 or_(Repository.full_repack_at.is_(None), Repository.full_repack_at < cutoff),
             )
             .limit(1000)
+            # A push holds its repository's row while it queues the same task: wait for nobody.
+            .with_for_update(of=Repository, skip_locked=True)
         )
         async with self._database.transaction() as session:
             ids = list(await session.scalars(due))
@@ -87,6 +89,9 @@ class Maintenance:
                 await self.run_due()
             except ModelyardError as error:
                 log.warning("maintenance.postponed", code=error.code, error=error.message)
+            except Exception:
+                # A fault here must not end the transfers beside it.
+                log.exception("maintenance.fault")
             # Spread out, so that workers do not ask in step.
             await asyncio.sleep(self._settings.poll_seconds * random.uniform(0.8, 1.2))  # noqa: S311
 
@@ -97,6 +102,8 @@ class Maintenance:
                 await self.plan()
             except ModelyardError as error:
                 log.warning("maintenance.sweep_failed", code=error.code, error=error.message)
+            except Exception:
+                log.exception("maintenance.fault")
             await asyncio.sleep(_HOURLY * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def _claim(self) -> MaintenanceTask | None:
@@ -121,10 +128,13 @@ class Maintenance:
             await self._repacker.repack(task.repository_id, full=task.full, prune=task.full)
         except RepositoryNotFound:
             log.info("maintenance.repository_gone", repository_id=task.repository_id)
-        except (ModelyardError, GitFailed) as error:
+        except (ModelyardError, GitFailed, OSError) as error:
             log.warning("maintenance.failed", repository_id=task.repository_id, error=str(error))
             await self._postpone(task)
             return
+        except asyncio.CancelledError:
+            await asyncio.shield(self._release(task))  # another worker need not wait for the lease to end
+            raise
         async with self._database.transaction() as session:
             done = await session.get(MaintenanceTask, task.repository_id)
             if done is not None:
@@ -136,3 +146,9 @@ class Maintenance:
             if failed is not None:
                 failed.leased_until = None
                 failed.due_at = now() + min(_MAX_BACKOFF, timedelta(minutes=2**failed.attempts))
+
+    async def _release(self, task: MaintenanceTask) -> None:
+        async with self._database.transaction() as session:
+            held = await session.get(MaintenanceTask, task.repository_id)
+            if held is not None:
+                held.leased_until = None

@@ -142,9 +142,14 @@ class GitRunner:
             GitFailed: it exited with anything but 0.
             GitMissing: git cannot be started.
         """
-        async with self.start(arguments, cwd=cwd, environment=environment) as process:
-            out, err = await process.communicate(data)
-            if process.returncode != 0:
+        stdin = asyncio.subprocess.PIPE if data else asyncio.subprocess.DEVNULL
+        async with self.start(arguments, cwd=cwd, environment=environment, stdin=stdin) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            out, err, _ = await asyncio.gather(
+                process.stdout.read(), process.stderr.read(), _feed_all(process.stdin, data)
+            )
+            if await process.wait() != 0:
                 raise GitFailed(arguments, process.returncode or 0, err.decode(errors="replace"))
             return out
 
@@ -157,6 +162,25 @@ class GitRunner:
 def running_children() -> int:
     """How many git children of this process run now."""
     return _running
+
+
+async def feed(stdin: asyncio.StreamWriter, data: bytes) -> bool:
+    """Hands bytes to a child; False once it reads no more, for which its exit status has the reason."""
+    # A child may end at any time. Writing to its closed pipe is an error of its own kind in uvloop.
+    if stdin.is_closing():
+        return False
+    try:
+        stdin.write(data)
+        await stdin.drain()
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
+async def _feed_all(stdin: asyncio.StreamWriter | None, data: bytes) -> None:
+    if stdin is not None:
+        await feed(stdin, data)
+        stdin.close()
 
 
 async def collect_stderr(process: asyncio.subprocess.Process) -> str:

@@ -6,16 +6,17 @@ the pack row, the push row and the outbox events. Nothing is acknowledged before
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from secrets import token_hex
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core import failpoints, outbox
-from core.access import Actor
+from core.access import Actor, Permission, authorize
 from core.database import Database
 from core.errors import RepositoryNotFound
 from core.models import (
@@ -30,10 +31,13 @@ from core.models import (
     random_id,
 )
 from gitserver.quarantine import PackFiles
-from gitserver.snapshots import Snapshots, pack_key
-from storage.protocol import ObjectStore
+from gitserver.snapshots import CacheUnavailable, Snapshots, pack_key
+from storage.protocol import ObjectStore, StoreUnavailable
 
 log = structlog.get_logger(__name__)
+
+# Seconds between the tries to store a pack while the object store is away.
+_PAUSES = (0.5, 2, 5)
 
 _ZEROS = re.compile("0+")
 
@@ -106,9 +110,8 @@ class Publisher:
         for number, suffix in enumerate(files.suffixes):
             if number == 1:
                 failpoints.reach(BEFORE_INDEX)
-            await self._store.put_file(
-                pack_key(repository_id, key, f"{files.name}.{suffix}"), files.path(suffix)
-            )
+            name = f"{files.name}.{suffix}"
+            await self._put(pack_key(repository_id, key, name), files.path(suffix))
         failpoints.reach(AFTER_STORE)
         return Pack(
             repository_id=repository_id,
@@ -119,6 +122,20 @@ class Publisher:
             objects=files.objects,
             bytes=files.bytes,
         )
+
+    async def _put(self, key: str, path: Path) -> None:
+        """Stores one file; patient, because an upload of hours hangs on it and the key is ours alone."""
+        for pause in (*_PAUSES, None):
+            try:
+                await self._store.put_file(key, path)
+            except OSError as error:  # of the source: the store translates its own
+                raise CacheUnavailable(f"the pack cannot be read: {error.strerror}") from error
+            except StoreUnavailable:
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                return
 
     async def publish(
         self,
@@ -141,6 +158,7 @@ class Publisher:
         Raises:
             StaleConnectivity: objects were dropped since; nothing was written.
             RepositoryNotFound: it was deleted meanwhile.
+            InvalidCredentials, PermissionDenied: `actor` may not write any more; nothing was written.
             StoreUnavailable, DatabaseUnavailable: nothing was written.
         """
         pack = await self.store_pack(repository_id, files, kind) if files is not None else None
@@ -174,6 +192,8 @@ class Publisher:
     ) -> list[Verdict]:
         async with self._database.transaction() as session:
             repository = await lock_repository(session, repository_id)
+            # A push may take hours; whoever lost the right meanwhile does not land it.
+            await authorize(session, actor, repository, Permission.WRITE)
             if repository.prune_epoch != epoch:
                 raise StaleConnectivity
             verdicts = await _judge(session, repository, updates)
@@ -300,18 +320,25 @@ def _folders(name: str) -> list[str]:
     return ["/".join(parts[:end]) for end in range(2, len(parts))]
 
 
-async def _apply(session: AsyncSession, repository_id: str, accepted: Iterable[RefUpdate]) -> None:
-    created = []
-    for one in accepted:
-        where = (Ref.repository_id == repository_id, Ref.name == one.name, Ref.oid == one.old)
-        if one.creates:
-            created.append(Ref(repository_id=repository_id, name=one.name, oid=one.new, peeled=one.peeled))
-        elif one.deletes:
-            await session.execute(delete(Ref).where(*where))
-        else:
-            await session.execute(update(Ref).where(*where).values(oid=one.new, peeled=one.peeled))
-    await session.flush()
-    session.add_all(created)
+async def _apply(session: AsyncSession, repository_id: str, accepted: Sequence[RefUpdate]) -> None:
+    """Writes refs that were judged under the same lock, kind by kind: thousands cost a few statements."""
+    connection = await session.connection()
+    one_ref = (Ref.repository_id == repository_id, Ref.name == bindparam("ref"))
+    gone = [{"ref": one.name} for one in accepted if one.deletes]
+    moved = [
+        {"ref": one.name, "oid": one.new, "peeled": one.peeled}
+        for one in accepted
+        if not one.creates and not one.deletes
+    ]
+    if gone:
+        await connection.execute(delete(Ref).where(*one_ref), gone)
+    if moved:
+        await connection.execute(update(Ref).where(*one_ref), moved)
+    session.add_all(
+        Ref(repository_id=repository_id, name=one.name, oid=one.new, peeled=one.peeled)
+        for one in accepted
+        if one.creates
+    )
     await session.flush()
 
 

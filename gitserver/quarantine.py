@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
+from gitserver import leases
 from gitserver.snapshots import CacheUnavailable, Snapshot
 
 _SUFFIXES = ("pack", "idx", "rev", "bitmap", "mtimes")
@@ -51,8 +52,15 @@ class Quarantine:
         }
 
     async def pack(self) -> PackFiles | None:
-        """The one pack that was written here, if any."""
-        return await asyncio.to_thread(find_pack, self.objects / "pack")
+        """The one pack that was written here, if any.
+
+        Raises:
+            CacheUnavailable: somebody is deleting it.
+        """
+        try:
+            return await asyncio.to_thread(find_pack, self.objects / "pack")
+        except FileNotFoundError as error:
+            raise CacheUnavailable("the cache is being deleted") from error
 
 
 def find_pack(folder: Path) -> PackFiles | None:
@@ -62,12 +70,37 @@ def find_pack(folder: Path) -> PackFiles | None:
 
 
 def describe_pack(pack: Path) -> PackFiles:
-    """Describes a pack by its `.pack` file. Blocking."""
+    """Describes a pack by its `.pack` file. Blocking.
+
+    Raises:
+        FileNotFoundError: it has no index, so that nothing in it could be found.
+    """
+    pack.with_suffix(".idx").stat()
     suffixes = tuple(one for one in _SUFFIXES if pack.with_suffix(f".{one}").exists())
     with pack.open("rb") as file:
         objects = int.from_bytes(file.read(12)[8:12], "big")
     total = sum(pack.with_suffix(f".{suffix}").stat().st_size for suffix in suffixes)
     return PackFiles(pack.parent, pack.stem, suffixes, objects, total)
+
+
+@asynccontextmanager
+async def open_workplace(cache_dir: Path) -> AsyncIterator[Path]:
+    """A directory of its own, holding nothing but its lease, that is gone when the block ends.
+
+    Raises:
+        CacheUnavailable: it cannot be created.
+    """
+    path = cache_dir / "quarantine" / token_hex(12)
+    try:
+        lease = await leases.claimed(leases.make, path)
+    except OSError as error:
+        raise CacheUnavailable(f"the cache cannot be written: {error.strerror}") from error
+    try:
+        yield path
+    finally:
+        os.close(lease)
+        # Shielded: a cancelled push must not leave its gigabytes behind.
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
 
 
 @asynccontextmanager
@@ -77,28 +110,19 @@ async def open_quarantine(cache_dir: Path, snapshot: Snapshot) -> AsyncIterator[
     Raises:
         CacheUnavailable: it cannot be created.
     """
-    path = cache_dir / "quarantine" / f"{os.getpid()}-{token_hex(8)}"
-    try:
-        await asyncio.to_thread((path / "objects" / "pack").mkdir, parents=True)
-    except OSError as error:
-        raise CacheUnavailable(f"the cache cannot be written: {error.strerror}") from error
-    try:
+    async with open_workplace(cache_dir) as path:
+        try:
+            await asyncio.to_thread((path / "objects" / "pack").mkdir, parents=True)
+        except OSError as error:
+            raise CacheUnavailable(f"the cache cannot be written: {error.strerror}") from error
         yield Quarantine(path, snapshot)
-    finally:
-        # Shielded: a cancelled push must not leave its gigabytes behind.
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
 
 
 def orphaned_quarantines(cache_dir: Path) -> list[Path]:
-    """The quarantines of processes that died. Blocking."""
-    folder = cache_dir / "quarantine"
-    owners = ((path, path.name.partition("-")[0]) for path in folder.iterdir()) if folder.is_dir() else ()
-    return sorted(path for path, owner in owners if owner.isdigit() and not Path(f"/proc/{owner}").exists())
+    """The workplaces of processes that died. Blocking."""
+    return [path for path in leases.entries(cache_dir / "quarantine") if leases.is_abandoned(path)]
 
 
 def sweep_quarantines(cache_dir: Path) -> int:
-    """Deletes the quarantines of processes that died. Returns how many. Blocking."""
-    orphans = orphaned_quarantines(cache_dir)
-    for path in orphans:
-        shutil.rmtree(path, ignore_errors=True)
-    return len(orphans)
+    """Deletes the workplaces of processes that died. Returns how many. Blocking."""
+    return sum(leases.delete_unheld(path) for path in leases.entries(cache_dir / "quarantine"))

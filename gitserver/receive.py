@@ -16,7 +16,7 @@ from core.settings import GitSettings
 from gitserver.commands import PushRequest, read_push_request
 from gitserver.landing import Lander, Landing
 from gitserver.policy import ProposedPush
-from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, collect_stderr
+from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, feed
 from gitserver.protocol import FLUSH, ByteReader, ByteWriter, PktReader, Sideband, pkt_line
 from gitserver.publish import RefUpdate, StaleConnectivity, Verdict
 from gitserver.quarantine import Quarantine, open_quarantine
@@ -79,8 +79,8 @@ class Receiver:
             return
         band = Sideband(writer, enabled=request.has("side-band-64k"))
         try:
-            async with asyncio.timeout(self._settings.receive_seconds), self._slots:
-                unpack, verdicts = await self._decide(source, request, packets, band)
+            async with asyncio.timeout(self._settings.receive_seconds) as limit, self._slots:
+                unpack, verdicts = await self._decide(source, request, packets, band, limit)
         except TimeoutError:
             unpack, verdicts = "the push took too long", _all(request, "timeout")
         except ModelyardError as error:
@@ -101,7 +101,12 @@ class Receiver:
                     await _drain(packets, self._settings.max_pack_bytes)
 
     async def _decide(
-        self, source: PushSource, request: PushRequest, packets: PktReader, band: Sideband
+        self,
+        source: PushSource,
+        request: PushRequest,
+        packets: PktReader,
+        band: Sideband,
+        limit: asyncio.Timeout,
     ) -> tuple[str, list[Verdict]]:
         refused = dict(request.refused)
         refused |= await self._lander.refusals(source.repository, source.actor, _left(request, refused))
@@ -114,10 +119,12 @@ class Receiver:
         ):
             if request.sends_pack:
                 try:
-                    await self._index(quarantine, packets, None if source.stateless else band, request)
+                    await self._index(quarantine, packets, band, request)
                 except PackRefused as error:
+                    log.info("push.unpack_refused", repository=source.repository.path, reason=str(error))
                     return str(error), _all(request, "unpacker error")
             failpoints.reach(AFTER_PACK)
+            limit.reschedule(None)  # it is for slow clients; a commit must never be reported as too late
             async with _keep_alive(band, self._settings.keepalive_seconds):
                 verdicts = await self._judge(source, request, refused, quarantine)
         return "ok", verdicts
@@ -143,7 +150,7 @@ class Receiver:
         return _all(request, "the repository is being cleaned; push again")
 
     async def _index(
-        self, quarantine: Quarantine, packets: PktReader, band: Sideband | None, request: PushRequest
+        self, quarantine: Quarantine, packets: PktReader, band: Sideband, request: PushRequest
     ) -> None:
         """Streams the pack through `git index-pack` into the quarantine.
 
@@ -154,11 +161,12 @@ class Receiver:
             "index-pack",
             "--stdin",
             "--fix-thin",
+            "--report-end-of-input",
             f"--max-input-size={self._settings.max_pack_bytes}",
         ]
         if self._settings.strict:
             arguments.append(f"--strict={_FSCK_TOLERATED}")
-        if band is not None and not request.has("quiet"):
+        if not request.has("quiet"):
             arguments.append("--show-resolving-progress")
         environment = self._git.environment(
             {
@@ -175,14 +183,16 @@ class Receiver:
             assert process.stdin is not None
             assert process.stdout is not None
             pump = asyncio.ensure_future(_pump(packets, process.stdin))
-            stderr = asyncio.ensure_future(_relay(process, band))
+            received = asyncio.Event()
+            stderr = asyncio.ensure_future(_relay(process, band, received))
             waiting = asyncio.ensure_future(process.wait())
             try:
-                await asyncio.wait({pump, waiting}, return_when=asyncio.FIRST_COMPLETED)
-                if pump.done():
-                    pump.result()  # the client's own failure ends the push
-                await waiting
-                said = await stderr
+                async with _keep_alive(band, self._settings.keepalive_seconds, after=received):
+                    await asyncio.wait({pump, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                    if pump.done():
+                        pump.result()  # the client's own failure ends the push
+                    await waiting
+                    said = await stderr
             finally:
                 tasks = (pump, stderr, waiting)
                 for task in tasks:
@@ -194,29 +204,22 @@ class Receiver:
 
 async def _pump(packets: PktReader, stdin: asyncio.StreamWriter) -> None:
     """Feeds a child; it may well end before the client's stream does."""
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        while chunk := await _from_client(packets, PIPE_BYTES):
-            stdin.write(chunk)
-            await stdin.drain()
-        stdin.close()
+    while chunk := await packets.read(PIPE_BYTES):
+        if not await feed(stdin, chunk):
+            return
+    stdin.close()
 
 
-async def _from_client(packets: PktReader, size: int) -> bytes:
-    try:
-        return await packets.read(size)
-    except (BrokenPipeError, ConnectionResetError) as error:
-        # Not to be mistaken for the child's closed pipe.
-        raise ConnectionAbortedError("the client left") from error
-
-
-async def _relay(process: asyncio.subprocess.Process, band: Sideband | None) -> str:
-    if band is None:
-        return await collect_stderr(process)
+async def _relay(process: asyncio.subprocess.Process, band: Sideband, received: asyncio.Event) -> str:
+    """Passes progress on once git says, by a NUL, that it has the whole pack: HTTP allows no word before."""
     assert process.stderr is not None
     said = b""
     while chunk := await process.stderr.read(4096):
+        if b"\0" in chunk:
+            chunk = chunk.replace(b"\0", b"")
+            received.set()
         said = (said + chunk)[-PIPE_BYTES:]
-        if not any(word in chunk for word in (b"fatal:", b"error:")):
+        if chunk and received.is_set() and not any(word in chunk for word in (b"fatal:", b"error:")):
             await band.progress(chunk)
     return said.decode(errors="replace")
 
@@ -241,10 +244,14 @@ async def _drain(packets: PktReader, limit: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _keep_alive(band: Sideband, seconds: float) -> AsyncIterator[None]:
+async def _keep_alive(
+    band: Sideband, seconds: float, *, after: asyncio.Event | None = None
+) -> AsyncIterator[None]:
     """Sends empty progress while the block works, so that no proxy takes silence for death."""
 
     async def beat() -> None:
+        if after is not None:
+            await after.wait()
         while True:
             await asyncio.sleep(seconds)
             await band.keep_alive()

@@ -1,10 +1,7 @@
 """One repack of one repository, done aside and swapped in while pushes and fetches go on."""
 
 import asyncio
-import os
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -18,8 +15,8 @@ from core.models import Pack, PackKind, now
 from core.settings import MaintenanceSettings
 from gitserver.process import GitRunner
 from gitserver.publish import Publisher, advance, lock_repository
-from gitserver.quarantine import PackFiles, describe_pack
-from gitserver.snapshots import Snapshot, Snapshots
+from gitserver.quarantine import PackFiles, describe_pack, open_workplace
+from gitserver.snapshots import CacheUnavailable, Snapshot, Snapshots
 
 log = structlog.get_logger(__name__)
 
@@ -81,28 +78,28 @@ class Repacker:
             RepositoryNotFound, CacheUnavailable, StoreUnavailable, DatabaseUnavailable: nothing was changed.
             GitFailed: git could not repack; nothing was changed.
         """
-        for _ in range(_TRIES):
-            async with self._snapshots.open(repository_id) as snapshot, self._workplace(snapshot) as work:
-                if not any(pack.kind is not PackKind.INDEX for pack in snapshot.state.packs):
+        for left in reversed(range(_TRIES)):
+            try:
+                # A prune needs a moment without pushes; the last try does without, so that the rest is done.
+                return await self._attempt(repository_id, full=full, prune=prune and left > 0)
+            except _Outrun as outrun:
+                if not outrun.again:
                     return None
-                await self._run(work, full=full, prune=prune)
-                try:
-                    return await self._swap(snapshot, work, full=full, pruned=full and prune)
-                except _Outrun as outrun:
-                    if not outrun.again:
-                        return None
+            except OSError as error:
+                raise CacheUnavailable(f"the cache cannot be used: {error.strerror}") from error
         log.info("repack.outrun", repository_id=repository_id)
         return None
 
-    @asynccontextmanager
-    async def _workplace(self, snapshot: Snapshot) -> AsyncIterator[Path]:
-        """A private copy of the snapshot, made of hard links."""
-        path = self._snapshots.root / "quarantine" / f"{os.getpid()}-{token_hex(8)}"
-        try:
-            await asyncio.to_thread(_link_tree, snapshot.path, path)
-            yield path
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
+    async def _attempt(self, repository_id: str, *, full: bool, prune: bool) -> RepackReport | None:
+        async with (
+            self._snapshots.open(repository_id) as snapshot,
+            open_workplace(self._snapshots.root) as work,
+        ):
+            if not any(pack.kind is not PackKind.INDEX for pack in snapshot.state.packs):
+                return None
+            await asyncio.to_thread(_link_tree, snapshot.path, work)
+            await self._run(work, full=full, prune=prune)
+            return await self._swap(snapshot, work, full=full, pruned=full and prune)
 
     async def _run(self, work: Path, *, full: bool, prune: bool) -> None:
         environment = self._git.environment(_CONFIG, {"GIT_DIR": str(work)})
@@ -117,10 +114,25 @@ class Repacker:
             ["commit-graph", "write", "--reachable", "--no-progress"], environment=environment
         )
 
+    async def _prove(self, snapshot: Snapshot, work: Path, *, empty: bool) -> None:
+        """Makes sure that the packs just listed hold what refs reach, before others are given up for them.
+
+        The cache may be deleted at any time: a pack that vanished before the list was made is missed here,
+        one that vanishes later when it is stored. For refs the work directory is not asked.
+        """
+        if empty:
+            raise CacheUnavailable("the cache was deleted in the middle of a repack")
+        await self._git.run(
+            ["rev-list", "--objects", "--stdin", "--use-bitmap-index", "--count"],
+            data="".join(f"{value.oid}\n" for value in snapshot.refs.values()).encode(),
+            environment=self._git.environment(extra={"GIT_DIR": str(work)}),
+        )
+
     async def _swap(self, snapshot: Snapshot, work: Path, *, full: bool, pruned: bool) -> RepackReport:
         state = snapshot.state
         before = {pack.name: pack for pack in state.packs if pack.kind is not PackKind.INDEX}
         after = await asyncio.to_thread(_packs_in, work / "objects" / "pack")
+        await self._prove(snapshot, work, empty=not after and not pruned)
         # The same pack under the same name may have gained a bitmap.
         added = {
             name: files
@@ -154,10 +166,13 @@ class Repacker:
                     )
                 )
             }
-            if not replaced <= live.keys():
+            # All that was read, not only what is replaced: the new index names every pack it was made from.
+            if not {pack.id for pack in state.packs} <= live.keys():
                 raise _Outrun(again=False)  # another node repacked the same packs
             if pruned and repository.refs_version != state.version:
                 raise _Outrun(again=True)  # reachability was computed for refs of the past
+            # An index that appeared meanwhile may name packs that go now.
+            replaced |= {pack.id for pack in live.values() if pack.kind is PackKind.INDEX}
             for pack_id in replaced:
                 live[pack_id].superseded_at = now()
             session.add_all(rows)
@@ -189,6 +204,7 @@ class _Outrun(Exception):
 
 
 def _link_tree(source: Path, target: Path) -> None:
+    """Makes a private copy of a snapshot, of hard links."""
     for folder in ("objects/pack", "objects/info", "refs/heads"):
         (target / folder).mkdir(parents=True)
     for name in ("HEAD", "config", "packed-refs"):

@@ -10,14 +10,13 @@ Everything here can be deleted at any time: the truth is the database and the ob
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from secrets import token_hex
 
 import structlog
 from sqlalchemy import select
@@ -26,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from core.database import Database
 from core.errors import RepositoryNotFound, Unavailable
 from core.models import ObjectFormat, Pack, PackKind, Ref, Repository
+from gitserver import leases
 from storage.protocol import ObjectNotFound, ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -138,7 +138,7 @@ class Snapshots:
         self._database = database
         self._store = store
         self._root = cache_dir
-        self._building: dict[tuple[str, str], asyncio.Lock] = {}
+        self._building: dict[Path, asyncio.Task[None]] = {}
         self.hits = 0
         self.misses = 0
 
@@ -163,15 +163,15 @@ class Snapshots:
         for _ in range(_HYDRATION_TRIES):
             state = await self.state(repository_id)
             path = self._path(state)
-            lease = await asyncio.to_thread(_take_lease, path)
+            lease = await leases.claimed(_enter, path, state)
             if lease is not None:
                 self.hits += 1
                 break
             self.misses += 1
             # Maintenance may supersede and sweep a pack between the read and the download: read again.
             with contextlib.suppress(ObjectNotFound):
-                await self._build(state, path)
-                lease = await asyncio.to_thread(_take_lease, path)
+                await self._built(state, path)
+                lease = await leases.claimed(_enter, path, state)
             if lease is not None:
                 break
             await asyncio.sleep(0.05)
@@ -185,28 +185,48 @@ class Snapshots:
     def _path(self, state: RepositoryState) -> Path:
         return self._root / "snapshots" / state.repository_id / f"{state.version}-{state.state}"
 
+    async def close(self) -> None:
+        """Ends the downloads that are under way."""
+        tasks = list(self._building.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _built(self, state: RepositoryState, path: Path) -> None:
+        """Waits for the one build of this state, which goes on when whoever asked for it leaves.
+
+        Otherwise a repository that takes longer to bring than clients wait would never get here.
+        """
+        task = self._building.get(path)
+        if task is None:
+            task = self._building[path] = asyncio.ensure_future(self._build(state, path))
+            task.add_done_callback(lambda done: self._forget(path, done))
+        await asyncio.shield(task)
+
+    def _forget(self, path: Path, done: asyncio.Task[None]) -> None:
+        del self._building[path]
+        if not done.cancelled() and (error := done.exception()) is not None:
+            log.info("snapshot.failed", path=str(path), error=str(error))
+
     async def _build(self, state: RepositoryState, path: Path) -> None:
-        lock = self._building.setdefault((state.repository_id, state.state), asyncio.Lock())
         try:
-            async with lock:
-                if await asyncio.to_thread(path.exists):
-                    return
-                temporary = path.with_name(_temporary_name(path.name))
-                try:
-                    missing = await asyncio.to_thread(self._assemble, temporary, state)
-                    for pack, suffix in missing:
-                        await self._fetch(pack, suffix)
-                    if missing and await asyncio.to_thread(self._link_packs, temporary, state):
-                        raise ObjectNotFound("a pack was swept between download and use")
-                    await asyncio.to_thread(_publish, temporary, path)
-                    await asyncio.to_thread(sweep_snapshots, self._root, state.repository_id, keep=path.name)
-                finally:
-                    await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
+            if await asyncio.to_thread(_settled, path, state):
+                return
+            temporary = path.with_name(leases.temporary_name(path.name))
+            lease = await leases.claimed(leases.make, temporary)
+            try:
+                missing = await asyncio.to_thread(self._assemble, temporary, state)
+                for pack, suffix in missing:
+                    await self._fetch(pack, suffix)
+                if missing and await asyncio.to_thread(self._link_packs, temporary, state):
+                    raise ObjectNotFound("a pack was swept between download and use")
+                await asyncio.to_thread(_publish, temporary, path)
+                await asyncio.to_thread(sweep_snapshots, self._root, state.repository_id, keep=path.name)
+            finally:
+                os.close(lease)
+                await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
         except OSError as error:
             raise CacheUnavailable(f"the cache cannot be written: {error.strerror}") from error
-        finally:
-            if not lock.locked():
-                self._building.pop((state.repository_id, state.state), None)
 
     def _assemble(self, path: Path, state: RepositoryState) -> list[tuple[Pack, str]]:
         _write_skeleton(path, state)
@@ -265,19 +285,23 @@ def _place_of(pack: Pack, suffix: str) -> str:
 def _write_skeleton(path: Path, state: RepositoryState) -> None:
     for folder in ("objects/pack", "objects/info", "refs/heads"):
         (path / folder).mkdir(parents=True)
-    (path / "HEAD").write_text(f"ref: refs/heads/{state.default_branch}\n", encoding="utf-8")
-    extension = "" if state.object_format is ObjectFormat.SHA1 else "[extensions]\n\tobjectformat = sha256\n"
     version = 0 if state.object_format is ObjectFormat.SHA1 else 1
-    (path / "config").write_text(
-        f"[core]\n\trepositoryformatversion = {version}\n\tbare = true\n{extension}", encoding="utf-8"
+    extension = "[extensions]\n\tobjectformat = sha256\n" if version else ""
+    _write(path / "HEAD", [f"ref: refs/heads/{state.default_branch}\n"])
+    _write(path / "config", [f"[core]\n\trepositoryformatversion = {version}\n\tbare = true\n{extension}"])
+    lines = (
+        f"{value.oid} {name}\n^{value.peeled}\n" if value.peeled else f"{value.oid} {name}\n"
+        for name, value in state.refs.items()
     )
-    with (path / "packed-refs").open("w", encoding="utf-8", newline="\n") as file:
-        file.write("# pack-refs with: peeled fully-peeled sorted \n")
-        for name, value in state.refs.items():
-            file.write(f"{value.oid} {name}\n")
-            if value.peeled:
-                file.write(f"^{value.peeled}\n")
-    (path / "lease").touch()
+    _write(path / "packed-refs", chain(["# pack-refs with: peeled fully-peeled sorted \n"], lines))
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines)
+        file.flush()
+        # Without it a power failure could leave the published name of an empty file.
+        os.fsync(file.fileno())
 
 
 def _publish(temporary: Path, path: Path) -> None:
@@ -288,18 +312,32 @@ def _publish(temporary: Path, path: Path) -> None:
             raise
 
 
-def _take_lease(path: Path) -> int | None:
-    """Locks the snapshot against the sweeper; None when there is none, or it is being swept."""
-    try:
-        descriptor = os.open(path / "lease", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+def _enter(path: Path, state: RepositoryState) -> int | None:
+    """Holds the snapshot; None when there is none, or not all of it."""
+    lease = leases.share(path)
+    if lease is not None and not _is_whole(path, state):
+        os.close(lease)
         return None
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink:  # else the sweeper deleted it between open and flock
-            return descriptor
-    os.close(descriptor)
-    return None
+    return lease
+
+
+def _is_whole(path: Path, state: RepositoryState) -> bool:
+    """Whether nothing was deleted of the snapshot: somebody may have emptied the cache by half."""
+    names = ["lease", "HEAD", "config", "packed-refs", "refs", "objects"]
+    names += [f"objects/{_place_of(pack, suffix)}" for pack in state.packs for suffix in pack.suffixes]
+    folder = str(path)
+    return all(os.path.exists(f"{folder}/{name}") for name in names)  # noqa: PTH110 - many names, often
+
+
+def _settled(path: Path, state: RepositoryState) -> bool:
+    """Whether the snapshot is there; what is there by half is cleared away."""
+    # Looked for first: published by rename, it is whole from its first moment, and must not be cleared.
+    if not path.exists():
+        return False
+    if _is_whole(path, state):
+        return True
+    leases.discard(path)
+    return False
 
 
 def sweep_snapshots(root: Path, repository_id: str, *, keep: str | None) -> int:
@@ -307,46 +345,10 @@ def sweep_snapshots(root: Path, repository_id: str, *, keep: str | None) -> int:
 
     Returns how many went. Blocking: call it in a thread.
     """
-    folder = root / "snapshots" / repository_id
     gone = 0
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+    for path in leases.entries(root / "snapshots" / repository_id):
         if path.name.startswith("."):
-            if not _owner_alive(path.name):
-                shutil.rmtree(path, ignore_errors=True)
+            leases.delete_unheld(path)
         elif path.name != keep:
-            gone += _sweep_one(path)
+            gone += leases.delete_unheld(path)
     return gone
-
-
-def _sweep_one(path: Path) -> bool:
-    try:
-        descriptor = os.open(path / "lease", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False  # another process sweeps it
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Renamed first: a half-deleted directory under the snapshot's own name would pass for a snapshot.
-        trash = path.with_name(_temporary_name(path.name))
-        path.rename(trash)
-        (trash / "lease").unlink()
-        shutil.rmtree(trash, ignore_errors=True)
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def _temporary_name(name: str) -> str:
-    return f".{name}.{os.getpid()}.{token_hex(4)}"
-
-
-def _owner_alive(temporary_name: str) -> bool:
-    """Whether the process that made a temporary directory still runs on this machine."""
-    try:
-        os.kill(int(temporary_name.split(".")[-2]), 0)
-    except (ValueError, IndexError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True

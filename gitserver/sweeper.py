@@ -4,7 +4,9 @@ Fails closed: what cannot be read is kept.
 """
 
 import asyncio
+import contextlib
 import shutil
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,11 +17,15 @@ from sqlalchemy import delete, select
 from core.database import Database
 from core.models import DeletedRepository, Pack, Repository, now
 from core.settings import MaintenanceSettings
+from gitserver.leases import entries
 from gitserver.quarantine import sweep_quarantines
-from gitserver.snapshots import Snapshots, pack_key, sweep_snapshots
+from gitserver.snapshots import CacheUnavailable, Snapshots, pack_key, sweep_snapshots
 from storage.protocol import ObjectStore
 
 log = structlog.get_logger(__name__)
+
+# No transfer pauses for so long and lives.
+_DRAFT_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +57,24 @@ class Sweeper:
         """One pass over everything; the settings say how old things must be, unless given here.
 
         `orphan_seconds` must exceed the longest push: a pack is stored before its row is committed.
+
+        Raises:
+            CacheUnavailable, StoreUnavailable, DatabaseUnavailable: the rest is left to the next pass.
         """
         grace = timedelta(seconds=self._settings.grace_seconds if grace_seconds is None else grace_seconds)
         orphan = timedelta(
             seconds=self._settings.orphan_seconds if orphan_seconds is None else orphan_seconds
         )
-        packs = await self._superseded(grace)
-        objects, size = await self._orphans(orphan)
-        repositories = await self._deleted(grace)
-        cached = await self._cache()
-        quarantines = await asyncio.to_thread(sweep_quarantines, self._snapshots.root)
+        try:
+            # What needs neither database nor store comes first: they may be away for long.
+            quarantines = await asyncio.to_thread(sweep_quarantines, self._snapshots.root)
+            packs = await self._superseded(grace)
+            objects, size = await self._orphans(orphan)
+            repositories = await self._deleted(grace)
+            cached = await self._cache()
+        except OSError as error:
+            raise CacheUnavailable(f"the cache cannot be swept: {error.strerror}") from error
+        await self._store.sweep_temp(_DRAFT_SECONDS)
         report = SweepReport(objects, size, packs, repositories, cached, quarantines)
         if report != SweepReport():
             log.info("sweep.done", objects=objects, bytes=size, packs=packs, cached=cached)
@@ -122,7 +136,8 @@ class Sweeper:
     async def _cache(self) -> int:
         gone = 0
         for kind in ("snapshots", "packs"):
-            for repository_id in await asyncio.to_thread(_names, self._snapshots.root / kind):
+            for path in await asyncio.to_thread(entries, self._snapshots.root / kind):
+                repository_id = path.name
                 async with self._database.read() as session:
                     repository = await session.get(Repository, repository_id)
                     live = set(
@@ -143,15 +158,13 @@ class Sweeper:
         return gone
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-
-
 def _sweep_packs(folder: Path, live: set[str]) -> int:
     """Deletes downloaded packs that are not live; snapshots hold links of their own."""
-    gone = 0
-    for path in folder.iterdir() if folder.is_dir() else []:
-        if path.name not in live:
-            shutil.rmtree(path, ignore_errors=True)
-            gone += 1
-    return gone
+    dead = [path for path in entries(folder) if path.name not in live]
+    for path in dead:
+        shutil.rmtree(path, ignore_errors=True)
+    for draft in folder.glob("*/.draft-*"):  # of downloads whose process was killed
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+                draft.unlink()
+    return len(dead)

@@ -13,7 +13,7 @@ from core.models import ObjectFormat
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings
 from gitserver.advertise import LsRefs, capabilities_v2, encode_request
-from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, collect_stderr
+from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, collect_stderr, feed
 from gitserver.protocol import DELIM, FLUSH, ByteReader, ByteWriter, PktReader
 from gitserver.snapshots import Snapshot, Snapshots
 from gitserver.wanted_refs import copy_with_section, resolve_wanted_refs
@@ -28,8 +28,9 @@ _UPLOAD_CONFIG = {
     "uploadpack.allowAnySHA1InWant": "true",
     "transfer.advertiseObjectInfo": "true",
     "uploadpack.keepAlive": "5",
-    "core.packedGitWindowSize": "16m",
-    "core.packedGitLimit": "64m",
+    # Mapped parts of packs count as resident in every child; small windows cost next to no time.
+    "core.packedGitWindowSize": "256k",
+    "core.packedGitLimit": "8m",
     "core.deltaBaseCacheLimit": "32m",
     "core.bigFileThreshold": "16m",
     "pack.windowMemory": "64m",
@@ -95,7 +96,7 @@ class Uploader:
 
     async def archive(self, repository: RepositoryInfo, reader: ByteReader, writer: ByteWriter) -> None:
         """`git archive --remote`, as SSH carries it."""
-        async with self._snapshots.open(repository.id) as snapshot:
+        async with self._leased(repository) as snapshot:
             arguments = ["upload-archive", str(snapshot.path)]
             async with self._start(arguments, 0, snapshot.path) as process:
                 await self._exchange(process, reader, writer)
@@ -125,12 +126,12 @@ class Uploader:
             command = ["upload-pack", "--stateless-rpc", str(snapshot.path)]
             async with self._start(command, 2, snapshot.path) as process:
                 assert process.stdin is not None
-                feed = asyncio.ensure_future(_feed(process.stdin, data))
+                feeding = asyncio.ensure_future(_feed(process.stdin, data))
                 try:
                     await _copy_out(process, writer, section)
                 finally:
-                    feed.cancel()
-                    await asyncio.gather(feed, return_exceptions=True)
+                    feeding.cancel()
+                    await asyncio.gather(feeding, return_exceptions=True)
 
     async def _pipe(
         self,
@@ -155,9 +156,20 @@ class Uploader:
 
     @contextlib.asynccontextmanager
     async def _leased(self, repository: RepositoryInfo) -> AsyncIterator[Snapshot]:
-        """A snapshot and the right to run a child on it."""
-        async with self._slots, self._snapshots.open(repository.id) as snapshot:
-            yield snapshot
+        """A snapshot and the right to run a child on it, for as long as `[git] upload_seconds` allows.
+
+        Raises:
+            ConnectionAbortedError: the time is over.
+        """
+        try:
+            async with (
+                asyncio.timeout(self._settings.upload_seconds),
+                self._slots,
+                self._snapshots.open(repository.id) as snapshot,
+            ):
+                yield snapshot
+        except TimeoutError as error:
+            raise ConnectionAbortedError("the transfer took too long") from error
 
     def _start(
         self, arguments: Sequence[str], protocol: int, path: Path
@@ -207,10 +219,8 @@ async def _read_request(packets: PktReader, object_format: ObjectFormat) -> Requ
 
 
 async def _feed(stdin: asyncio.StreamWriter, data: bytes) -> None:
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        stdin.write(data)
-        await stdin.drain()
-        stdin.close()
+    await feed(stdin, data)
+    stdin.close()
 
 
 async def _pump(reader: ByteReader, stdin: asyncio.StreamWriter, limit: int) -> None:
@@ -220,10 +230,7 @@ async def _pump(reader: ByteReader, stdin: asyncio.StreamWriter, limit: int) -> 
         seen += len(chunk)
         if seen > limit:
             raise ProtocolError("the request is too large")
-        try:
-            stdin.write(chunk)
-            await stdin.drain()
-        except (BrokenPipeError, ConnectionResetError):
+        if not await feed(stdin, chunk):
             return
     stdin.close()
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TextIO
 
 import structlog
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, Processor
 
@@ -161,7 +162,7 @@ def _renderer(wanted: Literal["auto", "json", "console"], stream: TextIO) -> Pro
 def _soften_bad_requests(record: logging.LogRecord) -> bool:
     """Makes a short warning of aiohttp's error with traceback for bytes that are not HTTP: not our bug."""
     error = record.exc_info[1] if record.exc_info else None
-    if record.name == "aiohttp.server" and isinstance(error, HttpProcessingError):
+    if record.name == "aiohttp.server" and isinstance(error, HttpProcessingError | web.RequestPayloadError):
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         record.msg, record.args = f"{record.getMessage()}: {type(error).__name__}", ()
         record.exc_info = None

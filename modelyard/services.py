@@ -92,6 +92,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(store.close)
         runner = GitRunner(settings.git.executable, max_object_bytes=settings.git.max_object_bytes)
         snapshots = Snapshots(database, store, settings.cache_dir)
+        stack.push_async_callback(snapshots.close)
         publisher = Publisher(
             database, store, snapshots, packs_threshold=settings.maintenance.packs_threshold
         )

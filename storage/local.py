@@ -113,10 +113,6 @@ class LocalStore:
         await prove(self)
 
     async def sweep_temp(self, older_than_seconds: float) -> int:
-        """Removes drafts that nobody has written to for so long and returns their number.
-
-        Longer than any upload may pause; a live one that is swept fails and stores nothing.
-        """
         return await self._run(sweep, self._temp, older_than_seconds)
 
     async def close(self) -> None:

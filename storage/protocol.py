@@ -100,6 +100,13 @@ class ObjectStore(Protocol):
         """
         ...
 
+    async def sweep_temp(self, older_than_seconds: float) -> int:
+        """Removes what killed writers left behind, untouched for so long; returns how many.
+
+        Longer than any upload may pause. 0 where the store does that by itself.
+        """
+        ...
+
     async def check(self) -> None:
         """Proves that the store can be written, read and deleted from now. Raises `StoreUnavailable`."""
         ...

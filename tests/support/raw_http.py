@@ -52,7 +52,9 @@ class RawConnection:
     async def head(self, method: str, target: str | bytes, headers: Mapping[str, str] | None = None) -> None:
         """Sends a request line and headers; nothing in them is checked, encoded or added but `Host`."""
         raw = target if isinstance(target, bytes) else target.encode("latin-1")
-        lines = [f"{name}: {value}".encode() for name, value in {"Host": self._host, **(headers or {})}.items()]
+        lines = [
+            f"{name}: {value}".encode() for name, value in {"Host": self._host, **(headers or {})}.items()
+        ]
         await self.send(b"\r\n".join([method.encode() + b" " + raw + b" HTTP/1.1", *lines, b"", b""]))
 
     async def request(
@@ -62,7 +64,7 @@ class RawConnection:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> Reply:
-        """Sends a request, with Content-Length if there is a body and no Transfer-Encoding, and reads the answer."""
+        """Sends a request and reads the answer; Content-Length is added unless the body goes in chunks."""
         headers = dict(headers or {})
         if body and "Transfer-Encoding" not in headers:
             headers.setdefault("Content-Length", str(len(body)))
@@ -99,13 +101,14 @@ class RawConnection:
         return body
 
     async def closed(self) -> bool:
-        """Whether the server hangs up within a few seconds, without another byte."""
+        """Sends no more, and says whether the server hangs up within a few seconds, without another byte."""
         try:
+            self._writer.write_eof()
             async with asyncio.timeout(5):
                 return await self._reader.read(1) == b""
         except TimeoutError:
             return False
-        except ConnectionResetError:
+        except OSError:  # it has hung up already
             return True
 
     async def close(self) -> None:

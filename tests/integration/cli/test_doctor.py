@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gitserver import leases
 from modelyard.services import HOST_KEY
 from tests.integration.cli.test_accounts import make_key
 from tests.support.database import Databases
@@ -86,14 +87,17 @@ def test_what_others_can_read_is_closed_on_demand(installed: Program) -> None:
 
 def test_the_remains_of_a_dead_push_are_swept_on_demand(installed: Program) -> None:
     quarantine = data_of(installed) / "cache" / "quarantine"
-    dead, alive = quarantine / "999999999-ab", quarantine / f"{os.getpid()}-cd"
-    for path in (dead, alive):
-        path.mkdir(parents=True)
-    assert levels(installed, "cache") == {"ok", "warning"}
-    assert any(finding["fixed"] for finding in findings(installed, "--fix")["cache"])
-    assert not dead.exists()
-    assert alive.exists()
-    assert levels(installed, "cache") == {"ok"}
+    dead, alive = quarantine / "dead", quarantine / "alive"
+    os.close(leases.make(dead))
+    lease = leases.make(alive)
+    try:
+        assert levels(installed, "cache") == {"ok", "warning"}
+        assert any(finding["fixed"] for finding in findings(installed, "--fix")["cache"])
+        assert not dead.exists()
+        assert alive.exists()
+        assert levels(installed, "cache") == {"ok"}
+    finally:
+        os.close(lease)
 
 
 def test_a_database_of_another_version(installed: Program) -> None:

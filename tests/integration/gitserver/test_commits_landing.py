@@ -14,7 +14,7 @@ from core.errors import (
     PushRefused,
     StaleParent,
 )
-from core.models import BranchRule, ObjectFormat, Repository
+from core.models import Account, AccountKind, BranchRule, Collaborator, ObjectFormat, Repository, Role
 from core.repositories import RepositoryInfo
 from gitserver.commits import Committed, Operation, Put
 from gitserver.policy import ProposedPush
@@ -77,9 +77,12 @@ async def test_without_parent_all_land(world: GitWorld, tmp_path: Path, object_f
 async def test_protected_branch(world: GitWorld, repository: RepositoryInfo) -> None:
     async with world.database.transaction() as session:
         session.add(BranchRule(repository_id=repository.id, pattern="main", pushers=["carol"]))
+        session.add(Account(id=2, kind=AccountKind.USER, name="carol"))
+        await session.flush()
+        session.add(Collaborator(repository_id=repository.id, user_id=2, role=Role.WRITE))
     with pytest.raises(PushRefused, match="protected branch"):
         await commit(world, repository, Put("x", b"1"))
-    carol = Actor(ActorKind.USER, "carol")
+    carol = Actor(ActorKind.USER, "carol", user_id=2)
     done = await world.committer.commit(repository, carol, "main", [Put("x", b"1")], "m")
     assert (await world.reader.commit(repository.id, done.oid)).author.name == "carol"
 
