@@ -1,0 +1,121 @@
+"""The push below its faces, with a git that is slow or dies: what the client is told, and when."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.database import Database
+from core.models import Transport
+from core.settings import GitSettings
+from gitserver.landing import Lander
+from gitserver.process import GitRunner
+from gitserver.receive import PushSource, Receiver
+from tests.support.git_world import ACTOR, GitWorld, open_world
+from tests.support.wire import ZERO, PackBuilder, push_request, read_report, simple_commit
+
+MAIN = "refs/heads/main"
+
+
+class Stream:
+    """The client's bytes, and a clock on the answer."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.answer = b""
+        self.times: list[float] = []
+
+    async def read(self, n: int) -> bytes:
+        chunk, self._data = self._data[:n], self._data[n:]
+        return chunk
+
+    async def write(self, data: bytes) -> None:
+        self.times.append(time.monotonic())
+        self.answer += data
+
+
+def a_push(capabilities: str) -> bytes:
+    pack = PackBuilder()
+    tip = simple_commit(pack)
+    return push_request([(ZERO, tip, MAIN)], pack.build(), capabilities=capabilities)
+
+
+def a_git(folder: Path, command: str, action: str) -> GitRunner:
+    """The real git, but for one command."""
+    program = folder / "git"
+    program.write_text(f'#!/bin/sh\ncase " $* " in *" {command} "*) {action};; esac\nexec git "$@"\n')
+    program.chmod(0o755)
+    return GitRunner(str(program))
+
+
+async def receive(world: GitWorld, git: GitRunner, stream: Stream, *, stateless: bool = True) -> str:
+    repository = await world.repository()
+    receiver = Receiver(world.snapshots, Lander(world.publisher, git, world.policies), git, world.settings)
+    await receiver.receive(PushSource(repository, ACTOR, Transport.HTTP, stateless), stream, stream)
+    return repository.id
+
+
+@pytest.mark.parametrize("stateless", [True, False])
+@pytest.mark.parametrize("quiet", [True, False])
+async def test_the_client_hears_us_while_deltas_are_resolved(
+    sqlite: Database, tmp_path: Path, stateless: bool, quiet: bool
+) -> None:
+    """A proxy closes what is silent for a minute; resolving the deltas of a large pack takes many."""
+    settings = GitSettings(keepalive_seconds=0.1)
+    slow = a_git(tmp_path, "index-pack", 'git "$@"; status=$?; sleep 1; exit $status')
+    stream = Stream(a_push("report-status side-band-64k" + (" quiet" if quiet else "")))
+    async with open_world(sqlite, tmp_path / "world", settings=settings) as world:
+        await receive(world, slow, stream, stateless=stateless)
+    assert read_report(stream.answer).ok
+    assert stream.answer.count(b"0005\x02") >= 5
+    assert stream.times[0] < stream.times[-1] - 0.5
+
+
+async def test_a_push_that_landed_is_never_reported_as_too_late(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time limit struck during the commit: the client was told `ng timeout`, and the ref was there."""
+    async with open_world(sqlite, tmp_path / "world", settings=GitSettings(receive_seconds=1)) as world:
+        real = world.publisher.store_pack
+
+        async def slow(*arguments: Any) -> Any:
+            await asyncio.sleep(1.2)
+            return await real(*arguments)
+
+        monkeypatch.setattr(world.publisher, "store_pack", slow)
+        stream = Stream(a_push("report-status side-band-64k"))
+        repository_id = await receive(world, world.git, stream)
+        assert read_report(stream.answer).ok
+        assert MAIN in (await world.snapshots.state(repository_id)).refs
+
+
+async def test_a_slow_client_is_too_late(sqlite: Database, tmp_path: Path) -> None:
+    class Stalling(Stream):
+        async def read(self, n: int) -> bytes:
+            if chunk := await super().read(min(n, 300)):
+                return chunk
+            await asyncio.sleep(0.2)
+            return b"x"
+
+    async with open_world(sqlite, tmp_path / "world", settings=GitSettings(receive_seconds=1)) as world:
+        stalling = Stalling(a_push("report-status side-band-64k")[:320])
+        repository_id = await receive(world, world.git, stalling, stateless=False)
+        assert read_report(stalling.answer).refs == {MAIN: "timeout"}
+        assert (await world.snapshots.state(repository_id)).refs == {}
+
+
+@pytest.mark.parametrize("command", ["cat-file", "rev-list"])
+async def test_a_killed_check_is_our_fault_and_not_the_clients(
+    sqlite: Database, tmp_path: Path, command: str
+) -> None:
+    """Out of memory, a check was killed: the client was told that it had not sent its objects."""
+    dying = a_git(tmp_path, command, "kill -9 $$")
+    stream = Stream(a_push("report-status side-band-64k"))
+    async with open_world(sqlite, tmp_path / "world") as world:
+        repository_id = await receive(world, dying, stream)
+        assert (await world.snapshots.state(repository_id)).refs == {}
+    told = read_report(stream.answer).refs[MAIN]
+    assert told != "ok"
+    assert "missing necessary objects" not in told
