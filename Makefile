@@ -4,8 +4,8 @@ VENV := .venv
 PYTHON_MODULE := $(VENV)/bin/python -m
 # Arguments for `modelyard serve` or pytest: make serve ARGS="--http 0.0.0.0:8080", make test ARGS="tests/unit -x"
 ARGS ?=
-# Groups keep tests that share an expensive server in one worker.
-PYTEST := $(PYTHON_MODULE) pytest -n $(or $(WORKERS),2) --dist loadgroup
+# A file stays in one worker, so that its tests share one server.
+PYTEST := $(PYTHON_MODULE) pytest -n $(or $(WORKERS),2) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test quick check format lint lock clean parts

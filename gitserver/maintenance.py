@@ -17,7 +17,8 @@ from gitserver.sweeper import Sweeper
 
 log = structlog.get_logger(__name__)
 
-_LEASE = timedelta(hours=2)
+# Renewed while the work goes on, so that the task of a killed worker is soon another's.
+_LEASE = timedelta(minutes=10)
 _MAX_BACKOFF = timedelta(hours=6)
 _HOURLY = 3600.0
 
@@ -124,6 +125,7 @@ class Maintenance:
             return task
 
     async def _work(self, task: MaintenanceTask) -> None:
+        renewing = asyncio.ensure_future(self._renew(task))
         try:
             await self._repacker.repack(task.repository_id, full=task.full, prune=task.full)
         except RepositoryNotFound:
@@ -135,10 +137,21 @@ class Maintenance:
         except asyncio.CancelledError:
             await asyncio.shield(self._release(task))  # another worker need not wait for the lease to end
             raise
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
         async with self._database.transaction() as session:
             done = await session.get(MaintenanceTask, task.repository_id)
             if done is not None:
                 await session.delete(done)
+
+    async def _renew(self, task: MaintenanceTask) -> None:
+        while True:
+            await asyncio.sleep(_LEASE.total_seconds() / 3)
+            async with self._database.transaction() as session:
+                held = await session.get(MaintenanceTask, task.repository_id)
+                if held is not None:
+                    held.leased_until = now() + _LEASE
 
     async def _postpone(self, task: MaintenanceTask) -> None:
         async with self._database.transaction() as session:

@@ -51,6 +51,9 @@ AFTER_STORE = failpoints.declare(
 BEFORE_COMMIT = failpoints.declare("push.before-commit", "the transaction is written and not committed")
 AFTER_COMMIT = failpoints.declare("push.after-commit", "the push is committed and not yet acknowledged")
 
+# A pack of so many objects is worth a bitmap: without one, each clone walks the whole history.
+_LARGE = 20_000
+
 # Above this many new names in one push, reading all names once beats asking for each.
 _MANY = 50
 
@@ -225,7 +228,7 @@ class Publisher:
                 repository_id,
                 {"push_id": push.id, "actor": actor.name, "updates": push.updates},
             )
-            await _queue_maintenance(session, repository_id, self._threshold)
+            await _queue_maintenance(session, repository_id, pack, self._threshold)
             failpoints.reach(BEFORE_COMMIT)
         log.info(
             "push.accepted",
@@ -342,16 +345,22 @@ async def _apply(session: AsyncSession, repository_id: str, accepted: Sequence[R
     await session.flush()
 
 
-async def _queue_maintenance(session: AsyncSession, repository_id: str, threshold: int) -> None:
-    """Wants the repository repacked once it holds many small packs."""
-    packs = await session.scalars(
-        select(Pack.id)
-        .where(
-            Pack.repository_id == repository_id,
-            Pack.superseded_at.is_(None),
-            Pack.kind.in_((PackKind.PUSH, PackKind.COMMIT)),
+async def _queue_maintenance(
+    session: AsyncSession, repository_id: str, pack: Pack | None, threshold: int
+) -> None:
+    """Wants the repository repacked once it holds many small packs, or a large one without a bitmap."""
+    large = pack is not None and pack.objects >= _LARGE and "bitmap" not in pack.suffixes
+    if not large:
+        packs = await session.scalars(
+            select(Pack.id)
+            .where(
+                Pack.repository_id == repository_id,
+                Pack.superseded_at.is_(None),
+                Pack.kind.in_((PackKind.PUSH, PackKind.COMMIT)),
+            )
+            .limit(threshold)
         )
-        .limit(threshold)
-    )
-    if len(packs.all()) >= threshold and await session.get(MaintenanceTask, repository_id) is None:
-        session.add(MaintenanceTask(repository_id=repository_id))
+        if len(packs.all()) < threshold:
+            return
+    if await session.get(MaintenanceTask, repository_id) is None:
+        session.add(MaintenanceTask(repository_id=repository_id, full=large))

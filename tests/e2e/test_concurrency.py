@@ -23,8 +23,6 @@ from tests.support.soundness import assert_sound, refs_of
 from tests.support.wire import ZERO, PackBuilder, push_request, read_report, simple_commit
 from tests.support.yard import Yard
 
-pytestmark = pytest.mark.xdist_group("concurrency")
-
 T = TypeVar("T")
 
 MAIN = "refs/heads/main"

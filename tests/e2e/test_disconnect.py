@@ -18,8 +18,6 @@ from tests.support.streams import noise
 from tests.support.wire import ZERO, PackBuilder, pkt, push_request, simple_commit
 from tests.support.yard import USER, Yard
 
-pytestmark = pytest.mark.xdist_group("disconnect")
-
 SECONDS = 5
 # More than all buffers between server and client can hold together.
 BLOB_BYTES = 24 * 1024**2

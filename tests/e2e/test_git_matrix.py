@@ -14,8 +14,6 @@ from tests.support.server import running_server
 from tests.support.wire import pkt
 from tests.support.yard import Yard
 
-pytestmark = pytest.mark.xdist_group("git-matrix")
-
 _Servers = dict[tuple[str, bool], Yard]
 
 

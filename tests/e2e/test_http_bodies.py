@@ -14,8 +14,6 @@ from tests.support.server import running_server
 from tests.support.wire import ZERO, PackBuilder, pkt, push_request, read_report, simple_commit
 from tests.support.yard import Yard
 
-pytestmark = pytest.mark.xdist_group("http-bodies")
-
 
 @pytest.fixture(scope="module")
 def face(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Face]:

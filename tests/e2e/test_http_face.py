@@ -26,8 +26,6 @@ from tests.support.server import PASSWORD, running_server
 from tests.support.wire import packets
 from tests.support.yard import Yard
 
-pytestmark = pytest.mark.xdist_group("http-face")
-
 _CHALLENGE = 'Basic realm="Modelyard", charset="UTF-8"'
 
 _addresses = (f"127.0.1.{number}" for number in count(1))

@@ -25,8 +25,6 @@ from tests.support.streams import noise
 from tests.support.wire import ZERO, commit_body, entry_head, oid_of, push_request, read_report, tree_body
 from tests.support.yard import Yard
 
-pytestmark = pytest.mark.xdist_group("memory")
-
 MIB = 1024**2
 ALLOWED = 150 * MIB
 BLOB_BYTES = 100 * MIB

@@ -18,8 +18,6 @@ from tests.support.server import running_server
 from tests.support.ssh_client import FLUSH, SshClient, ssh_client
 from tests.support.yard import Yard
 
-pytestmark = pytest.mark.xdist_group("names")
-
 _API = "/api/v1"
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 

@@ -30,8 +30,6 @@ from tests.support.server import RunningServer, running_server
 from tests.support.soundness import assert_sound, refs_of, state_of
 from tests.support.yard import Yard
 
-pytestmark = pytest.mark.xdist_group("nodes")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def forkserver() -> None:

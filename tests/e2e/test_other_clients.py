@@ -24,8 +24,6 @@ from tests.support.node import NodeError, require_node_package, run_node
 from tests.support.ssh import ssh_program
 from tests.support.yard import USER, Yard
 
-pytestmark = pytest.mark.xdist_group("other-clients")
-
 _ISOMORPHIC = Path(__file__).parents[1] / "support" / "isomorphic_client.cjs"
 
 

@@ -22,8 +22,6 @@ from tests.support.ssh_client import FLUSH, SshClient, ssh_client
 from tests.support.ssh_public_keys import public_key_text
 from tests.support.wire import ZERO, PackBuilder, pkt, push_request, read_report
 
-pytestmark = pytest.mark.xdist_group("permissions")
-
 _BY_HTTP = [one for one in Subject if one not in DEPLOY_KEYS]
 _BY_SSH = [one for one in Subject if one not in TOKENS]
 _STATUS = {Outcome.AUTH: 401, Outcome.MISSING: 404, Outcome.DENIED: 403}

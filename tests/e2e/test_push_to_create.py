@@ -17,8 +17,6 @@ from tests.support.ssh import ClientKey, make_key
 from tests.support.ssh_client import ssh_client
 from tests.support.yard import Yard
 
-pytestmark = pytest.mark.xdist_group("push-to-create")
-
 _PREFIXES = {"": "", "models/": "", "datasets/": "datasets/"}
 
 

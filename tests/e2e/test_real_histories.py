@@ -11,8 +11,6 @@ from tests.support.program import PROJECT, start_forkserver
 from tests.support.soundness import assert_sound, program, refs_of
 from tests.support.yard import Yard
 
-pytestmark = pytest.mark.xdist_group("real-histories")
-
 COMMITS = 21_000
 
 

@@ -22,8 +22,6 @@ from tests.support.ssh import ClientKey
 from tests.support.ssh_client import SshClient, ssh_client
 from tests.support.wire import PackBuilder, push_request, read_report, simple_commit
 
-pytestmark = pytest.mark.xdist_group("revocation")
-
 _numbers = count(1)
 
 

@@ -11,6 +11,7 @@ from core.database import Database
 from core.errors import RepositoryNotFound
 from core.models import MaintenanceTask, ObjectFormat, OutboxEvent, Pack, Push, Ref, Repository, Transport
 from core.repositories import RepositoryInfo
+from gitserver.commits import Put
 from gitserver.publish import Publisher, RefUpdate, StaleConnectivity, Verdict
 from tests.support.git_world import ACTOR, GitWorld, open_world
 
@@ -167,6 +168,16 @@ async def test_many_small_packs_queue_maintenance(world: GitWorld) -> None:
     await _push(publisher, repository, "refs/heads/b")
     await _push(publisher, repository, "refs/heads/c")
     assert await rows(world, MaintenanceTask) == 1
+
+
+async def test_a_large_pack_queues_a_full_repack(world: GitWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For its bitmap: without one each clone walks the whole history."""
+    monkeypatch.setattr("gitserver.publish._LARGE", 3)
+    repository = await world.repository(name="large")
+    await world.committer.commit(repository, ACTOR, "main", [Put("a/b", b"1")], "four objects")
+    async with world.database.read() as session:
+        task = (await session.scalars(select(MaintenanceTask))).one()
+    assert task.full
 
 
 async def _push(publisher: Publisher, repository: RepositoryInfo, name: str) -> None:
