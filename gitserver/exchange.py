@@ -11,7 +11,7 @@ from core.errors import AlreadyExists, Unprocessable
 from core.models import ObjectFormat, PackKind, Transport
 from core.names import is_valid_ref
 from core.repositories import RepositoryInfo
-from gitserver.process import GitFailed, GitRunner
+from gitserver.process import FSCK_TOLERATED, GitFailed, GitRunner
 from gitserver.publish import Publisher, RefUpdate, StaleConnectivity, Verdict
 from gitserver.quarantine import find_pack, open_workplace
 from gitserver.snapshots import CacheUnavailable, RefValue, Snapshots
@@ -110,9 +110,7 @@ class Exchange:
         environment = self._git.environment(
             {
                 "fetch.fsckObjects": "true",
-                "fetch.fsck.badTimezone": "ignore",
-                "fetch.fsck.missingSpaceBeforeDate": "ignore",
-                "fetch.fsck.zeroPaddedFilemode": "ignore",
+                **{f"fetch.fsck.{name}": "ignore" for name in FSCK_TOLERATED},
                 "pack.threads": "1",
                 "core.bigFileThreshold": "16m",
                 "pack.writeReverseIndex": "true",

@@ -17,7 +17,7 @@ from core.repositories import RepositoryInfo
 from core.settings import GitSettings
 from gitserver.landing import Lander
 from gitserver.policy import ProposedPush
-from gitserver.process import GitFailed, GitRunner
+from gitserver.process import STRICT, GitFailed, GitRunner
 from gitserver.publish import RefUpdate, StaleConnectivity
 from gitserver.quarantine import Quarantine, open_quarantine
 from gitserver.snapshots import Snapshot, Snapshots
@@ -119,7 +119,7 @@ class Gate:
         if size > self.settings.max_pack_bytes:
             raise PayloadTooLarge(f"a commit may weigh {self.settings.max_pack_bytes} bytes at most")
         config = {"core.bigFileThreshold": "16m", "pack.writeReverseIndex": "true"}
-        strict = ["--strict"] if self.settings.strict else []
+        strict = [STRICT] if self.settings.strict else []
         try:
             await self._git.run(
                 ["index-pack", *strict, str(pack)],

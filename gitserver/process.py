@@ -13,6 +13,12 @@ import structlog
 from core.errors import Unavailable
 
 PIPE_BYTES = 256 * 1024
+
+# Histories in the wild carry these old blemishes; the big forges let them pass too.
+FSCK_TOLERATED = ("badTimezone", "missingSpaceBeforeDate", "zeroPaddedFilemode")
+# How `git index-pack` is told to check objects.
+STRICT = "--strict=" + ",".join(f"{name}=ignore" for name in FSCK_TOLERATED)
+
 _STDERR_KEPT = 64 * 1024
 _running = 0
 

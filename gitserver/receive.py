@@ -16,7 +16,7 @@ from core.settings import GitSettings
 from gitserver.commands import PushRequest, read_push_request
 from gitserver.landing import Lander, Landing
 from gitserver.policy import ProposedPush
-from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, feed
+from gitserver.process import PIPE_BYTES, STRICT, GitFailed, GitRunner, feed
 from gitserver.protocol import FLUSH, ByteReader, ByteWriter, PktReader, Sideband, pkt_line
 from gitserver.publish import RefUpdate, StaleConnectivity, Verdict
 from gitserver.quarantine import Quarantine, open_quarantine
@@ -27,9 +27,6 @@ log = structlog.get_logger(__name__)
 BEFORE_PACK = failpoints.declare("push.before-pack", "the commands are read, the pack is not")
 AFTER_PACK = failpoints.declare("push.after-pack", "the pack lies in quarantine, unchecked")
 BEFORE_REPORT = failpoints.declare("push.before-report", "the push is committed, the client does not know")
-
-# Histories in the wild carry these old blemishes; the big forges let them pass too.
-_FSCK_TOLERATED = "badTimezone=ignore,missingSpaceBeforeDate=ignore,zeroPaddedFilemode=ignore"
 
 _RETRIES_AFTER_PRUNE = 3
 _LINGER_SECONDS = 30
@@ -165,7 +162,7 @@ class Receiver:
             f"--max-input-size={self._settings.max_pack_bytes}",
         ]
         if self._settings.strict:
-            arguments.append(f"--strict={_FSCK_TOLERATED}")
+            arguments.append(STRICT)
         if not request.has("quiet"):
             arguments.append("--show-resolving-progress")
         environment = self._git.environment(
