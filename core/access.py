@@ -18,14 +18,17 @@ from core.errors import (
     RepositoryNotFound,
 )
 from core.models import (
+    AccessToken,
     Account,
     Collaborator,
     Membership,
     Repository,
     Role,
     Scope,
+    SshKey,
     Visibility,
 )
+from core.throttle import site
 
 
 class Permission(StrEnum):
@@ -64,6 +67,16 @@ class Actor:
     read_only: bool = False
     credential: str = "none"
     address: str = ""
+
+    @property
+    def client(self) -> str:
+        """Whom to count shared resources for: an account or a key, and of nobody the address."""
+        if self.kind is not ActorKind.ANONYMOUS:
+            return self.name
+        try:
+            return f"{self.name}@{site(self.address)}"
+        except ValueError:  # a Unix socket
+            return self.name
 
 
 ANONYMOUS = Actor(ActorKind.ANONYMOUS, "anonymous")
@@ -111,6 +124,22 @@ async def authorize(
     if repository is None or granted is None or role is None:
         raise RepositoryNotFound("no such repository, or you may not see it")
     raise _denied(actor, repository, granted, needed)
+
+
+async def authorize_again(
+    session: AsyncSession, actor: Actor, repository: Repository, permission: Permission
+) -> None:
+    """`authorize` at the end of something long: the credential must not have been taken away meanwhile.
+
+    Raises:
+        InvalidCredentials: it was revoked, or the account was suspended or deleted.
+        RepositoryNotFound, PermissionDenied: as `authorize`.
+    """
+    kind, _, number = actor.credential.partition(":")
+    tables: dict[str, type[AccessToken] | type[SshKey]] = {"token": AccessToken, "key": SshKey}
+    if kind in tables and await session.get(tables[kind], int(number)) is None:
+        raise InvalidCredentials("this token or key was revoked meanwhile")
+    await authorize(session, actor, repository, permission)
 
 
 async def visible_to(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.access import Actor, Permission
@@ -23,6 +23,7 @@ from core.texts import checked_text
 from core.unique import flush_or_exists
 
 _PATTERN = 200
+_MAX_RULES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +169,12 @@ class Collaboration:
         Raises:
             AlreadyExists: there is a rule with this pattern.
             AccountNotFound: a pusher is no user.
-            Unprocessable: the pattern cannot be.
+            Unprocessable: the pattern cannot be, or there are 100 rules already.
         """
         async with self._changing(actor, address) as (session, repository, path):
+            of_this = select(func.count()).where(BranchRule.repository_id == repository.id)
+            if (await session.scalar(of_this) or 0) >= _MAX_RULES:  # each push tries each rule on each ref
+                raise Unprocessable(f"a repository has {_MAX_RULES} branch rules at most")
             rule = BranchRule(
                 repository_id=repository.id,
                 pattern=_checked_pattern(pattern),

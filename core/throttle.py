@@ -93,11 +93,11 @@ def _subjects(name: str, address: str) -> list[str]:
     if is_account_name(name):
         subjects.append(f"{_ACCOUNT}{name}")
     with contextlib.suppress(ValueError):
-        subjects.append(f"address:{_site(address)}")
+        subjects.append(f"address:{site(address)}")
     return subjects
 
 
-def _site(address: str) -> str:
+def site(address: str) -> str:
     """Raises `ValueError` if it is no IP address."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):

@@ -3,12 +3,13 @@
 Formats: gitprotocol-pack(5) for versions 0 and 1, gitprotocol-v2(5) for version 2.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 from core.errors import ProtocolError
 from core.models import ObjectFormat
-from gitserver.protocol import DELIM, FLUSH, PktReader, pkt_line
+from gitserver.protocol import DELIM, FLUSH, MAX_PAYLOAD, PktReader, pkt_line
 from gitserver.snapshots import RefValue, RepositoryState
 
 AGENT = f"agent=modelyard/{version('modelyard')}"
@@ -83,6 +84,7 @@ class LsRefs:
                     wanted.prefixes = [""]
             else:
                 raise ProtocolError("unexpected line in ls-refs")
+        wanted.prefixes = _without_redundant(wanted.prefixes)
         return wanted
 
     def answer(self, state: RepositoryState) -> Iterator[bytes]:
@@ -100,7 +102,11 @@ class LsRefs:
         yield bytes(batch) + FLUSH
 
     def _matches(self, name: str) -> bool:
-        return not self.prefixes or name.startswith(tuple(self.prefixes))
+        if not self.prefixes:
+            return True
+        # Of sorted prefixes of which none begins another, only the last one not behind the name can fit.
+        place = bisect_right(self.prefixes, name)
+        return place > 0 and name.startswith(self.prefixes[place - 1])
 
     def _head(self, value: RefValue | None, target: str) -> bytes:
         if value is not None:
@@ -114,9 +120,21 @@ class LsRefs:
         return pkt_line(f"{value.oid} {name}{attributes}{peeled}\n".encode())
 
 
+def _without_redundant(prefixes: list[str]) -> list[str]:
+    kept: list[str] = []
+    for prefix in sorted(prefixes):
+        if not kept or not prefix.startswith(kept[-1]):
+            kept.append(prefix)
+    return kept
+
+
 def encode_request(command: str, capabilities: Sequence[bytes], arguments: Sequence[bytes]) -> bytes:
     """One version 2 request, as it goes on to a child."""
-    parts = [pkt_line(f"command={command}\n".encode()), *(pkt_line(line + b"\n") for line in capabilities)]
+    parts = [pkt_line(f"command={command}\n".encode()), *map(_line, capabilities)]
     if arguments:
-        parts += [DELIM, *(pkt_line(line + b"\n") for line in arguments)]
+        parts += [DELIM, *map(_line, arguments)]
     return b"".join(parts) + FLUSH
+
+
+def _line(line: bytes) -> bytes:
+    return pkt_line(line + b"\n" if len(line) < MAX_PAYLOAD else line)

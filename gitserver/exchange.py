@@ -140,7 +140,10 @@ class Exchange:
             environment=self._git.environment(extra={"GIT_DIR": str(work)}),
         )
         refs = {}
-        for line in out.decode(errors="replace").splitlines():
+        # By LF alone: a ref name may hold what else Unicode calls a line end.
+        for line in out.decode(errors="replace").removesuffix("\n").split("\n"):
+            if not line:
+                continue
             oid, peeled, name = line.split(" ", 2)
             refs[name] = RefValue(oid, peeled or None)
         return refs

@@ -111,7 +111,8 @@ def _first(headers: list[tuple[bytes, bytes]], key: bytes) -> bytes:
 
 
 def _charset(headers: list[tuple[bytes, bytes]]) -> str:
-    name = _first(headers, b"encoding").decode("ascii", "replace")
+    # Cut, because Python remembers every name that it is asked for.
+    name = _first(headers, b"encoding")[:40].decode("ascii", "replace")
     try:
         found = codecs.lookup(name).name if name else "utf-8"
     except (LookupError, ValueError):

@@ -79,11 +79,11 @@ class GitHttp:
         if service is None:
             return await self._dumb(request)
 
-        async def serve(repository: RepositoryInfo, _actor: Actor, writer: _Writer) -> None:
+        async def serve(repository: RepositoryInfo, actor: Actor, writer: _Writer) -> None:
             protocol = parse_protocol(request.headers.get("Git-Protocol"))
             if service == "git-receive-pack" or protocol != 2:
                 await writer.write(pkt_line(f"# service={service}\n".encode()) + FLUSH)
-            await self._service.advertise(repository, service, protocol, writer)
+            await self._service.advertise(repository, service, protocol, writer, client=actor.client)
 
         return await self._answer(request, service, f"application/x-{service}-advertisement", serve)
 
@@ -100,7 +100,9 @@ class GitHttp:
             reader = _Reader(request)
             protocol = parse_protocol(request.headers.get("Git-Protocol"))
             if service == "git-upload-pack":
-                await self._service.upload_pack(repository, protocol, reader, writer, stateless=True)
+                await self._service.upload_pack(
+                    repository, protocol, reader, writer, stateless=True, client=actor.client
+                )
             else:
                 await self._service.receive_pack(
                     repository, actor, Transport.HTTP, protocol, reader, writer, stateless=True

@@ -64,6 +64,8 @@ class Lander:
         denied = dict(found.refused)
         sound = with_peeled([one for one in push.updates if one.name not in denied], found.peeled)
         checked = replace(push, updates=sound)
+        # Again, because rules may have changed while the pack came in.
+        denied |= await self.refusals(push.repository, push.actor, sound)
         for policy in self._policies:
             denied |= await policy.check(checked)
         wanted = [one for one in sound if one.name not in denied]

@@ -13,7 +13,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
@@ -28,8 +28,10 @@ from gitserver.snapshots import Snapshot
 
 T = TypeVar("T")
 
-# What one commit, tree or tag may weigh to be read into memory.
+# What may be inflated to read one commit, tree or tag: itself, and every base of its delta.
 MAX_OBJECT_BYTES = 64 * 1024**2
+# What a commit or tag may weigh: lists hold a hundred of them at once.
+_MAX_TEXT_BYTES = 512 * 1024
 
 # Five descriptors each, as a mapping keeps one of its own; together well below the usual limit of 1024.
 _MAX_OPEN_PACKS = 64
@@ -56,10 +58,11 @@ _KINDS = {1: Kind.COMMIT, 2: Kind.TREE, 3: Kind.BLOB, 4: Kind.TAG}
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an object is and how many bytes it has."""
+    """What an object is, how many bytes it has, and the most that reading it inflates in one piece."""
 
     kind: Kind
     size: int
+    cost: int = field(default=0, compare=False)
 
 
 class PackSet:
@@ -100,7 +103,8 @@ class PackSet:
         header = self.header(oid)
         if header is None or header.kind is not kind:
             raise MissingObject(f"{kind} {oid}")
-        if header.size > MAX_OBJECT_BYTES:
+        limit = MAX_OBJECT_BYTES if kind is Kind.TREE else _MAX_TEXT_BYTES
+        if header.size > limit or header.cost > MAX_OBJECT_BYTES:
             raise PayloadTooLarge(f"{kind} {oid} is too large to be shown")
         for pack, _ in self._packs:
             with contextlib.suppress(KeyError):
@@ -132,12 +136,13 @@ class PackSet:
 
 def _header(pack: Pack, descriptor: int, offset: int) -> Header:
     """Reads an entry's header; of a delta, the size it makes and the kind at the end of its chain."""
-    size = None
+    size, cost = None, 0
     while True:
         head = os.pread(descriptor, _HEAD_BYTES, offset)
         number, length, used = _entry_head(head)
+        cost = max(cost, length)
         if number in _KINDS:
-            return Header(_KINDS[number], length if size is None else size)
+            return Header(_KINDS[number], length if size is None else size, cost)
         if number == _OFS_DELTA:
             distance, used = _base_distance(head, used)
             base = offset - distance
@@ -146,8 +151,9 @@ def _header(pack: Pack, descriptor: int, offset: int) -> Header:
             base, used = pack.index.object_offset(ObjectID(head[used:end].hex().encode())), end
         else:
             raise MissingObject(f"unknown kind of object in {pack!r}")
-        if size is None:
-            size = _delta_result(head[used:])
+        result = _delta_result(head[used:])
+        cost = max(cost, result)
+        size = result if size is None else size
         offset = base
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core import failpoints, outbox
-from core.access import Actor, Permission, authorize
+from core.access import Actor, Permission, authorize_again
 from core.database import Database
 from core.errors import RepositoryNotFound
 from core.models import (
@@ -105,6 +105,9 @@ class Publisher:
         self._threshold = packs_threshold
         # Called after a commit with the repository id; a hint for workers, never relied on.
         self.listeners: list[Callable[[str], None]] = []
+        # Packs that went live since the process began, and their bytes; for metrics.
+        self.packs = 0
+        self.pack_bytes = 0
 
     async def store_pack(self, repository_id: str, files: PackFiles, kind: PackKind) -> Pack:
         """Makes a pack durable and returns the row that `publish` will insert. Nothing refers to it yet."""
@@ -178,6 +181,9 @@ class Publisher:
         if pack is not None and files is not None:
             await self._snapshots.adopt(pack, files.directory)
         if any(verdict.error is None for verdict in verdicts):
+            if pack is not None:
+                self.packs += 1
+                self.pack_bytes += pack.bytes
             for listener in self.listeners:
                 listener(repository_id)
         return verdicts
@@ -196,7 +202,7 @@ class Publisher:
         async with self._database.transaction() as session:
             repository = await lock_repository(session, repository_id)
             # A push may take hours; whoever lost the right meanwhile does not land it.
-            await authorize(session, actor, repository, Permission.WRITE)
+            await authorize_again(session, actor, repository, Permission.WRITE)
             if repository.prune_epoch != epoch:
                 raise StaleConnectivity
             verdicts = await _judge(session, repository, updates)

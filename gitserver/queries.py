@@ -19,6 +19,9 @@ CHUNK_BYTES = 256 * 1024
 # An answer that needs more than this would hold a core for too long; archives are exempt.
 CPU_SECONDS = 60
 
+# A delta of a few bytes may make an object of gigabytes, which git builds in memory; whole ones stream.
+_ALLOCATION_BYTES = 256 * 1024**2
+
 _CONFIG = {
     # Larger blobs are streamed, not loaded, and their differences are "binary".
     "core.bigFileThreshold": "8m",
@@ -35,8 +38,11 @@ class TooExpensive(Unavailable):
 class Output:
     """What a git child prints."""
 
-    def __init__(self, process: asyncio.subprocess.Process, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, arguments: Sequence[str], said: asyncio.Future[str]
+    ) -> None:
         self._process = process
+        self._said = said
         self._arguments = arguments
 
     async def read(self, n: int) -> bytes:
@@ -66,7 +72,7 @@ class Output:
                 yield part
 
     async def _check(self) -> None:
-        stderr = await collect_stderr(self._process)
+        stderr = await self._said
         status = await self._process.wait()
         if status in {-signal.SIGXCPU, -signal.SIGKILL}:
             raise TooExpensive("this takes too long to compute")
@@ -79,14 +85,27 @@ async def stream(
     git: GitRunner, snapshot: Snapshot, arguments: Sequence[str], *, cpu_seconds: int | None = CPU_SECONDS
 ) -> AsyncIterator[Output]:
     """Starts git in a snapshot; leaving the block ends it."""
-    environment = git.environment(_CONFIG, {"GIT_DIR": str(snapshot.path), "GIT_LITERAL_PATHSPECS": "1"})
+    environment = git.environment(
+        _CONFIG,
+        {
+            "GIT_DIR": str(snapshot.path),
+            "GIT_LITERAL_PATHSPECS": "1",
+            "GIT_ALLOC_LIMIT": str(_ALLOCATION_BYTES),
+        },
+    )
     async with git.start(
         arguments,
         environment=environment,
         stdin=asyncio.subprocess.DEVNULL,
         cpu_seconds=cpu_seconds,
     ) as process:
-        yield Output(process, arguments)
+        # Read all along: a child that has much to complain about would block on a full pipe for ever.
+        said = asyncio.ensure_future(collect_stderr(process))
+        try:
+            yield Output(process, arguments, said)
+        finally:
+            said.cancel()
+            await asyncio.gather(said, return_exceptions=True)
 
 
 async def ask(git: GitRunner, snapshot: Snapshot, arguments: Sequence[str]) -> bytes:

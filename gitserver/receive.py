@@ -20,6 +20,7 @@ from gitserver.process import PIPE_BYTES, STRICT, GitFailed, GitRunner, feed
 from gitserver.protocol import FLUSH, ByteReader, ByteWriter, PktReader, Sideband, pkt_line
 from gitserver.publish import RefUpdate, StaleConnectivity, Verdict
 from gitserver.quarantine import Quarantine, open_quarantine
+from gitserver.slots import Slots
 from gitserver.snapshots import Snapshots
 
 log = structlog.get_logger(__name__)
@@ -28,6 +29,8 @@ BEFORE_PACK = failpoints.declare("push.before-pack", "the commands are read, the
 AFTER_PACK = failpoints.declare("push.after-pack", "the pack lies in quarantine, unchecked")
 BEFORE_REPORT = failpoints.declare("push.before-report", "the push is committed, the client does not know")
 
+# Above what stock git deltifies (512 MiB) with room for what comes beside it.
+_MAX_ALLOCATION = 768 * 1024**2
 _RETRIES_AFTER_PRUNE = 3
 _LINGER_SECONDS = 30
 
@@ -60,7 +63,7 @@ class Receiver:
         self._lander = lander
         self._git = git
         self._settings = settings
-        self._slots = asyncio.Semaphore(settings.concurrent_receives)
+        self._slots = Slots(settings.concurrent_receives, share=settings.concurrent_receives // 4)
 
     async def receive(self, source: PushSource, reader: ByteReader, writer: ByteWriter) -> None:
         """Serves one push, from the first command to the end of the report.
@@ -76,7 +79,10 @@ class Receiver:
             return
         band = Sideband(writer, enabled=request.has("side-band-64k"))
         try:
-            async with asyncio.timeout(self._settings.receive_seconds) as limit, self._slots:
+            async with (
+                asyncio.timeout(self._settings.receive_seconds) as limit,
+                self._slots.take(source.actor.client),
+            ):
                 unpack, verdicts = await self._decide(source, request, packets, band, limit)
         except TimeoutError:
             unpack, verdicts = "the push took too long", _all(request, "timeout")
@@ -172,9 +178,14 @@ class Receiver:
                 "core.deltaBaseCacheLimit": "32m",
                 "core.packedGitWindowSize": "16m",
                 "core.packedGitLimit": "64m",
+                "pack.threads": "1",
                 "pack.writeReverseIndex": "true",
             },
-            quarantine.environment(),
+            {
+                # A delta of a few bytes may make an object that git builds in memory; whole ones stream.
+                "GIT_ALLOC_LIMIT": str(min(self._settings.max_object_bytes, _MAX_ALLOCATION)),
+                **quarantine.environment(),
+            },
         )
         async with self._git.start(arguments, environment=environment) as process:
             assert process.stdin is not None

@@ -37,11 +37,17 @@ class GitService:
         self._receiver = Receiver(snapshots, lander, git, settings)
 
     async def advertise(
-        self, repository: RepositoryInfo, service: Service, protocol: int, writer: ByteWriter
+        self,
+        repository: RepositoryInfo,
+        service: Service,
+        protocol: int,
+        writer: ByteWriter,
+        *,
+        client: str = "anonymous",
     ) -> None:
         """What follows the service line in the body of `GET info/refs`."""
         if service == "git-upload-pack":
-            await self._uploader.advertise(repository, protocol, writer)
+            await self._uploader.advertise(repository, protocol, writer, client)
         else:
             await self._advertise_receive(repository, protocol, writer)
 
@@ -53,12 +59,13 @@ class GitService:
         writer: ByteWriter,
         *,
         stateless: bool,
+        client: str = "anonymous",
     ) -> None:
         """Serves one request (`stateless`), or a whole conversation with its advertisement."""
         if stateless:
-            await self._uploader.serve_stateless(repository, protocol, reader, writer)
+            await self._uploader.serve_stateless(repository, protocol, reader, writer, client)
         else:
-            await self._uploader.serve_session(repository, protocol, reader, writer)
+            await self._uploader.serve_session(repository, protocol, reader, writer, client)
 
     async def receive_pack(
         self,
@@ -77,10 +84,15 @@ class GitService:
         await self._receiver.receive(PushSource(repository, actor, transport, stateless), reader, writer)
 
     async def upload_archive(
-        self, repository: RepositoryInfo, reader: ByteReader, writer: ByteWriter
+        self,
+        repository: RepositoryInfo,
+        reader: ByteReader,
+        writer: ByteWriter,
+        *,
+        client: str = "anonymous",
     ) -> None:
         """Serves `git archive --remote`."""
-        await self._uploader.archive(repository, reader, writer)
+        await self._uploader.archive(repository, reader, writer, client)
 
     async def _advertise_receive(self, repository: RepositoryInfo, protocol: int, writer: ByteWriter) -> None:
         batch = bytearray()

@@ -8,19 +8,22 @@ from pathlib import Path
 
 import structlog
 
-from core.errors import ProtocolError
+from core.errors import PayloadTooLarge, ProtocolError
 from core.models import ObjectFormat
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings
 from gitserver.advertise import LsRefs, capabilities_v2, encode_request
 from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, collect_stderr, feed
 from gitserver.protocol import DELIM, FLUSH, ByteReader, ByteWriter, PktReader
+from gitserver.slots import Slots
 from gitserver.snapshots import Snapshot, Snapshots
 from gitserver.wanted_refs import copy_with_section, resolve_wanted_refs
 
 log = structlog.get_logger(__name__)
 
 _MAX_CAPABILITIES = 64
+# Of some 50 bytes each: many more than any honest fetch has.
+_MAX_ARGUMENTS = 400_000
 
 # One repository, one object directory (invariant I7): everything stored in it may be asked for.
 _UPLOAD_CONFIG = {
@@ -54,20 +57,22 @@ class Uploader:
         self._snapshots = snapshots
         self._git = git
         self._settings = settings
-        self._slots = asyncio.Semaphore(settings.concurrent_uploads)
+        self._slots = Slots(settings.concurrent_uploads, share=settings.concurrent_uploads // 4)
 
-    async def advertise(self, repository: RepositoryInfo, protocol: int, writer: ByteWriter) -> None:
+    async def advertise(
+        self, repository: RepositoryInfo, protocol: int, writer: ByteWriter, client: str
+    ) -> None:
         """The body of `GET info/refs?service=git-upload-pack`, behind the service line."""
         if protocol == 2:
             await writer.write(capabilities_v2(repository.object_format))
             return
         async with self._child(
-            repository, ["upload-pack", "--stateless-rpc", "--advertise-refs"], protocol
+            repository, ["upload-pack", "--stateless-rpc", "--advertise-refs"], protocol, client
         ) as process:
             await _copy_out(process, writer)
 
     async def serve_stateless(
-        self, repository: RepositoryInfo, protocol: int, reader: ByteReader, writer: ByteWriter
+        self, repository: RepositoryInfo, protocol: int, reader: ByteReader, writer: ByteWriter, client: str
     ) -> None:
         """The body of one `POST git-upload-pack`.
 
@@ -77,31 +82,37 @@ class Uploader:
         """
         if protocol == 2:
             packets = PktReader(reader, limit=self._settings.max_request_bytes)
-            await self._serve_one(repository, packets, writer)
+            await self._serve_one(repository, packets, writer, client)
             return
-        await self._pipe(repository, ["upload-pack", "--stateless-rpc"], protocol, reader, writer)
+        # Read as a whole first: a client that dawdles must not hold one of the few slots.
+        whole = await _read_all(reader, self._settings.max_request_bytes)
+        await self._pipe(repository, ["upload-pack", "--stateless-rpc"], protocol, whole, writer, client)
 
     async def serve_session(
-        self, repository: RepositoryInfo, protocol: int, reader: ByteReader, writer: ByteWriter
+        self, repository: RepositoryInfo, protocol: int, reader: ByteReader, writer: ByteWriter, client: str
     ) -> None:
         """A whole conversation over one stream, as SSH carries it. Raises as `serve_stateless`."""
         if protocol != 2:
-            await self._pipe(repository, ["upload-pack"], protocol, reader, writer)
+            await self._pipe(repository, ["upload-pack"], protocol, reader, writer, client)
             return
         await writer.write(capabilities_v2(repository.object_format))
         more = True
         while more:
             packets = PktReader(reader, limit=self._settings.max_request_bytes)
-            more = await self._serve_one(repository, packets, writer)
+            more = await self._serve_one(repository, packets, writer, client)
 
-    async def archive(self, repository: RepositoryInfo, reader: ByteReader, writer: ByteWriter) -> None:
+    async def archive(
+        self, repository: RepositoryInfo, reader: ByteReader, writer: ByteWriter, client: str
+    ) -> None:
         """`git archive --remote`, as SSH carries it."""
-        async with self._leased(repository) as snapshot:
+        async with self._leased(repository, client) as snapshot:
             arguments = ["upload-archive", str(snapshot.path)]
             async with self._start(arguments, 0, snapshot.path) as process:
                 await self._exchange(process, reader, writer)
 
-    async def _serve_one(self, repository: RepositoryInfo, packets: PktReader, writer: ByteWriter) -> bool:
+    async def _serve_one(
+        self, repository: RepositoryInfo, packets: PktReader, writer: ByteWriter, client: str
+    ) -> bool:
         """Serves one version 2 request; False when the client said goodbye."""
         request = await _read_request(packets, repository.object_format)
         if request is None:
@@ -111,16 +122,21 @@ class Uploader:
             for piece in wanted.answer(await self._snapshots.state(repository.id)):
                 await writer.write(piece)
         elif request.command in ("fetch", "object-info"):
-            arguments = [line async for line in packets.lines()] if request.delimited else []
-            await self._run_command(repository, request, arguments, writer)
+            arguments = await _read_arguments(packets) if request.delimited else []
+            await self._run_command(repository, request, arguments, writer, client)
         else:
             raise ProtocolError("unknown command")
         return True
 
     async def _run_command(
-        self, repository: RepositoryInfo, request: Request, arguments: Sequence[bytes], writer: ByteWriter
+        self,
+        repository: RepositoryInfo,
+        request: Request,
+        arguments: Sequence[bytes],
+        writer: ByteWriter,
+        client: str,
     ) -> None:
-        async with self._leased(repository) as snapshot:
+        async with self._leased(repository, client) as snapshot:
             arguments, section = resolve_wanted_refs(arguments, snapshot.refs, snapshot.default_branch)
             data = encode_request(request.command, request.capabilities, arguments)
             command = ["upload-pack", "--stateless-rpc", str(snapshot.path)]
@@ -140,22 +156,23 @@ class Uploader:
         protocol: int,
         reader: ByteReader,
         writer: ByteWriter,
+        client: str,
     ) -> None:
-        async with self._child(repository, arguments, protocol) as process:
+        async with self._child(repository, arguments, protocol, client) as process:
             await self._exchange(process, reader, writer)
 
     @contextlib.asynccontextmanager
     async def _child(
-        self, repository: RepositoryInfo, arguments: Sequence[str], protocol: int
+        self, repository: RepositoryInfo, arguments: Sequence[str], protocol: int, client: str
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         async with (
-            self._leased(repository) as snapshot,
+            self._leased(repository, client) as snapshot,
             self._start([*arguments, str(snapshot.path)], protocol, snapshot.path) as process,
         ):
             yield process
 
     @contextlib.asynccontextmanager
-    async def _leased(self, repository: RepositoryInfo) -> AsyncIterator[Snapshot]:
+    async def _leased(self, repository: RepositoryInfo, client: str) -> AsyncIterator[Snapshot]:
         """A snapshot and the right to run a child on it, for as long as `[git] upload_seconds` allows.
 
         Raises:
@@ -164,7 +181,7 @@ class Uploader:
         try:
             async with (
                 asyncio.timeout(self._settings.upload_seconds),
-                self._slots,
+                self._slots.take(client),
                 self._snapshots.open(repository.id) as snapshot,
             ):
                 yield snapshot
@@ -216,6 +233,35 @@ async def _read_request(packets: PktReader, object_format: ObjectFormat) -> Requ
         raise ProtocolError(f"this repository uses {object_format.value}")
     command = commands[0].removeprefix(b"command=").decode("ascii", "replace")
     return Request(command, capabilities, packet is DELIM)
+
+
+class _Whole:
+    """A request that has been read already."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+
+    async def read(self, n: int) -> bytes:
+        chunk, self._data = bytes(self._data[:n]), self._data[n:]
+        return chunk
+
+
+async def _read_all(reader: ByteReader, limit: int) -> ByteReader:
+    data = bytearray()
+    while chunk := await reader.read(PIPE_BYTES):
+        data += chunk
+        if len(data) > limit:
+            raise PayloadTooLarge("the request is too large")
+    return _Whole(bytes(data))
+
+
+async def _read_arguments(packets: PktReader) -> list[bytes]:
+    lines: list[bytes] = []
+    async for line in packets.lines():
+        if len(lines) >= _MAX_ARGUMENTS:
+            raise PayloadTooLarge("the request is too large")
+        lines.append(line)
+    return lines
 
 
 async def _feed(stdin: asyncio.StreamWriter, data: bytes) -> None:

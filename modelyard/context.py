@@ -1,5 +1,7 @@
 """What the HTTP application and each request carry, by typed key."""
 
+from collections import Counter
+
 from aiohttp import web
 
 from core.access import Actor
@@ -20,6 +22,9 @@ PROXIES = web.AppKey("proxies", Proxies)
 ACTOR_LIMIT = web.AppKey("actor_limit", RateLimiter)
 ADDRESS_LIMIT = web.AppKey("address_limit", RateLimiter)
 FAILURE_LIMIT = web.AppKey("failure_limit", RateLimiter)
+
+# Requests in flight, by the same keys as the limits.
+BUSY = web.AppKey("busy", Counter[str])
 
 CLIENT = web.RequestKey("client", Client)
 REQUEST_ID = web.RequestKey("request_id", str)

@@ -38,7 +38,7 @@ class Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics; called by the registry."""
-        snapshots = self._services.snapshots
+        snapshots, publisher = self._services.snapshots, self._services.publisher
         for name, text, value in (
             ("modelyard_http_in_flight", "HTTP requests being answered.", self._drain.in_flight),
             ("modelyard_git_children", "Git child processes that run.", running_children()),
@@ -49,6 +49,8 @@ class Gauges(Collector):
         for name, text, value in (
             ("modelyard_snapshot_hits", "Snapshots that were in the cache.", snapshots.hits),
             ("modelyard_snapshot_misses", "Snapshots that had to be built.", snapshots.misses),
+            ("modelyard_packs_received", "Packs that pushes, commits and imports added.", publisher.packs),
+            ("modelyard_pack_received_bytes", "Bytes of those packs.", publisher.pack_bytes),
         ):
             yield CounterMetricFamily(name, text, value=value)
 

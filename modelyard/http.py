@@ -1,5 +1,7 @@
 """The HTTP face: one application with everything that is served over HTTP."""
 
+from collections import Counter
+
 from aiohttp import web
 
 from gitserver.http import GitHttp
@@ -10,6 +12,7 @@ from modelyard.client import Proxies
 from modelyard.context import (
     ACTOR_LIMIT,
     ADDRESS_LIMIT,
+    BUSY,
     DRAIN,
     FAILURE_LIMIT,
     GAUGES,
@@ -49,6 +52,7 @@ def make_app(
     app[PROXIES] = Proxies(settings.trusted_proxies)
     app[ACTOR_LIMIT] = RateLimiter(settings.requests_per_minute)
     app[ADDRESS_LIMIT] = RateLimiter(settings.anonymous_requests_per_minute)
+    app[BUSY] = Counter()
     app[FAILURE_LIMIT] = RateLimiter(settings.anonymous_requests_per_minute)
     app.on_response_prepare.append(add_headers)
     health.add_routes(app, services)

@@ -48,11 +48,14 @@ class MeteredGit:
         writer: ByteWriter,
         *,
         stateless: bool,
+        client: str,
     ) -> None:
         """As `GitService.upload_pack`."""
         source, sink = MeteredReader(reader), MeteredWriter(writer)
         try:
-            await self._git.upload_pack(repository, protocol, source, sink, stateless=stateless)
+            await self._git.upload_pack(
+                repository, protocol, source, sink, stateless=stateless, client=client
+            )
         finally:
             self._count("git-upload-pack", source, sink)
 
@@ -77,12 +80,12 @@ class MeteredGit:
             self._count("git-receive-pack", source, sink)
 
     async def upload_archive(
-        self, repository: RepositoryInfo, reader: ByteReader, writer: ByteWriter
+        self, repository: RepositoryInfo, reader: ByteReader, writer: ByteWriter, *, client: str
     ) -> None:
         """As `GitService.upload_archive`."""
         source, sink = MeteredReader(reader), MeteredWriter(writer)
         try:
-            await self._git.upload_archive(repository, source, sink)
+            await self._git.upload_archive(repository, source, sink, client=client)
         finally:
             self._count("git-upload-archive", source, sink)
 

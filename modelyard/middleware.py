@@ -17,6 +17,7 @@ from modelyard.context import (
     ACTOR,
     ACTOR_LIMIT,
     ADDRESS_LIMIT,
+    BUSY,
     CLIENT,
     DRAIN,
     METRICS,
@@ -32,6 +33,8 @@ _GONE = 499  # as nginx counts a client that did not wait for the answer
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _API = "/api/"
+# Many answers stream out of a child process, for as long as the client takes to read them.
+_AT_ONCE = 24
 
 _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -149,7 +152,18 @@ async def _limit_rate(request: web.Request, handler: Handler) -> web.StreamRespo
         _take_from_address(request)
     else:
         _take(request, request.app[ACTOR_LIMIT], "actor", actor.name)
-    return await handler(request)
+    nobody = actor.kind is ActorKind.ANONYMOUS
+    key = limit_key(request[CLIENT].address) if nobody else actor.name
+    busy = request.app[BUSY]
+    if busy[key] >= _AT_ONCE:
+        raise TooManyRequests("too many requests at once; wait for some to end", retry_after=1)
+    busy[key] += 1
+    try:
+        return await handler(request)
+    finally:
+        busy[key] -= 1
+        if not busy[key]:
+            del busy[key]
 
 
 def _take_from_address(request: web.Request) -> None:

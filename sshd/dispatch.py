@@ -56,6 +56,8 @@ class Dispatcher:
             return
         repository = await self._repositories.open(actor, command.address, Permission.READ)
         if command.service is Service.UPLOAD_PACK:
-            await self._git.upload_pack(repository, protocol, reader, writer, stateless=False)
+            await self._git.upload_pack(
+                repository, protocol, reader, writer, stateless=False, client=actor.client
+            )
         else:
-            await self._git.upload_archive(repository, reader, writer)
+            await self._git.upload_archive(repository, reader, writer, client=actor.client)

@@ -42,6 +42,7 @@ class GitService(Protocol):
         writer: ByteWriter,
         *,
         stateless: bool,
+        client: str,
     ) -> None: ...
 
     async def receive_pack(
@@ -57,7 +58,7 @@ class GitService(Protocol):
     ) -> None: ...
 
     async def upload_archive(
-        self, repository: RepositoryInfo, reader: ByteReader, writer: ByteWriter
+        self, repository: RepositoryInfo, reader: ByteReader, writer: ByteWriter, *, client: str
     ) -> None: ...
 
 

@@ -104,6 +104,7 @@ class ScriptedGit:
         writer: ByteWriter,
         *,
         stateless: bool,
+        client: str,
     ) -> None:
         assert not stateless
         self.calls.append(Call("upload", repository.path, protocol))
@@ -126,7 +127,7 @@ class ScriptedGit:
         await self._play(repository.name, reader, writer)
 
     async def upload_archive(
-        self, repository: RepositoryInfo, reader: ByteReader, writer: ByteWriter
+        self, repository: RepositoryInfo, reader: ByteReader, writer: ByteWriter, *, client: str
     ) -> None:
         self.calls.append(Call("archive", repository.path))
         await self._play(repository.name, reader, writer)

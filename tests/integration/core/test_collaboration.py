@@ -137,3 +137,13 @@ async def test_everything_here_needs_admin(core: Core) -> None:
         ):
             with pytest.raises(error):
                 await refused
+
+
+async def test_rules_have_a_limit(core: Core) -> None:
+    """Each push tries each rule on each ref, so a rule is not free."""
+    alice = await core.user("alice")
+    address = (await core.repository("alice/x")).address
+    for number in range(100):
+        await core.collaboration.add_branch_rule(alice, address, f"b{number}")
+    with pytest.raises(Unprocessable):
+        await core.collaboration.add_branch_rule(alice, address, "one-more")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core.access import Actor, ActorKind
 from core.database import Database
 from core.models import Transport
 from core.settings import GitSettings
@@ -119,3 +120,16 @@ async def test_a_killed_check_is_our_fault_and_not_the_clients(
     told = read_report(stream.answer).refs[MAIN]
     assert told != "ok"
     assert "missing necessary objects" not in told
+
+
+async def test_a_token_revoked_during_a_push_lands_nothing(sqlite: Database, tmp_path: Path) -> None:
+    """What is taken away while the pack comes in must not land hours later."""
+    actor = Actor(ActorKind.USER, "ann", user_id=1, credential="token:99")
+    async with open_world(sqlite, tmp_path / "world") as world:
+        repository = await world.repository()
+        lander = Lander(world.publisher, world.git, world.policies)
+        receiver = Receiver(world.snapshots, lander, world.git, world.settings)
+        stream = Stream(a_push("report-status side-band-64k"))
+        await receiver.receive(PushSource(repository, actor, Transport.HTTP, True), stream, stream)
+        assert "revoked" in read_report(stream.answer).refs[MAIN]
+        assert (await world.snapshots.state(repository.id)).refs == {}

@@ -131,6 +131,8 @@ async def test_git_over_both_transports_is_counted(tmp_path: Path) -> None:
             sample(text, traffic, transport=transport, service="git-upload-pack", direction="out") > 200_000
         )
     assert sample(text, "modelyard_pushes_total") == 2
+    assert sample(text, "modelyard_packs_received_total") >= 1
+    assert sample(text, "modelyard_pack_received_bytes_total") > 100_000
     assert sample(text, "modelyard_git_children") == 0
     assert sample(text, "modelyard_snapshot_misses_total") >= 1
     assert sample(text, "modelyard_cache_bytes") > 200_000
