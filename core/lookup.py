@@ -24,7 +24,9 @@ async def find_account(session: AsyncSession, name: str, *, lock: Lock | None = 
         .where(AccountRedirect.name == name)
     )
     share = lock == "share"
-    for query in (live, former):
+    # Whoever waited for a lock saw neither the account that was renamed away meanwhile nor the one that took
+    # its name, and with it the redirect: a lock asks once more, and then sees what was committed.
+    for query in (live, former, live) if lock else (live, former):
         locked = query.with_for_update(of=Account, read=share, key_share=share) if lock else query
         account: Account | None = await session.scalar(locked)
         if account:
@@ -64,6 +66,13 @@ async def find_repository(
     A live repository always comes before one that once had the address, under the owner's present or
     former name.
     """
+    found = await _look(session, address, lock)
+    if found is None and lock:  # as in `find_account`: it moved away while somebody else moved in
+        found = await _look(session, address, lock)
+    return found
+
+
+async def _look(session: AsyncSession, address: Address, lock: bool) -> tuple[Repository, str] | None:
     found = await _one(session, _repositories().where(Account.name == address.owner), address, lock)
     if found:
         return found

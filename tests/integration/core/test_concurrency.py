@@ -9,7 +9,7 @@ from core.access import SYSTEM, Permission
 from core.accounts import Accounts
 from core.database import Database
 from core.errors import AlreadyExists, Conflict, ModelyardError
-from core.models import Account, AuditEntry, OutboxEvent, Repository, Role, Transport
+from core.models import Account, AccountKind, AuditEntry, OutboxEvent, Repository, Role, Transport
 from core.names import parse_address
 from tests.support.core_services import Core
 from tests.support.ssh_public_keys import public_key_text
@@ -139,6 +139,19 @@ async def test_renamed_while_somebody_takes_the_old_name(database: Database) -> 
     async with database.read() as session:
         owner = await session.scalar(select(Account.name).join(Repository, Repository.owner_id == Account.id))
     assert owner in {"alice", "alicia"}
+
+
+async def test_a_name_changes_hands_while_somebody_waits_for_it(database: Database) -> None:
+    core = Core.on(database)
+    await core.user("alice")
+    async with database.transaction() as session:
+        await session.execute(update(Account).where(Account.name == "alice").values(name="alicia"))
+        session.add(Account(kind=AccountKind.USER, name="alice"))
+        await session.flush()
+        waiting = asyncio.create_task(core.repository("alice/x"))
+        await asyncio.sleep(0.3)  # until it waits for the row that is about to be called otherwise
+        assert not waiting.done()
+    assert (await waiting).owner == "alice"
 
 
 async def test_administrators_cannot_remove_each_other_at_once(database: Database) -> None:
