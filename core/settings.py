@@ -79,6 +79,7 @@ class StorageSettings(Section, frozen=True):
     kind: Literal["local", "minio"] = "local"
     path: str = ""
     endpoint: str = ""
+    public_endpoint: str = ""
     region: str = "us-east-1"
     bucket: str = "modelyard"
     prefix: str = ""
@@ -103,6 +104,27 @@ class GitSettings(Section, frozen=True):
     strict: bool = True
     concurrent_receives: int = 16
     concurrent_uploads: int = 64
+
+
+class LfsSettings(Section, frozen=True):
+    """Large files: how they travel, how much, and when they may go."""
+
+    transfer: Literal["auto", "proxy", "redirect"] = "auto"
+    store: Literal["", "local", "minio"] = ""
+    max_object_bytes: int = 5 * 1024**4
+    max_batch_objects: int = 1000
+    link_seconds: int = 3600
+    slowest_bytes_per_second: int = 256 * 1024
+    multipart_bytes: int = 100 * 1024**2
+    part_bytes: int = 32 * 1024**2
+    upload_days: int = 7
+    concurrent_transfers: int = 64
+    requests_per_minute: int = 3000
+    quota_bytes: int = 0
+    missing_objects: Literal["refuse", "allow"] = "refuse"
+    gc_hours: int = 0
+    unreferenced_days: int = 14
+    trash_days: int = 30
 
 
 class MaintenanceSettings(Section, frozen=True):
@@ -145,6 +167,7 @@ class Settings(Section, frozen=True):
     database: DatabaseSettings = DatabaseSettings()
     storage: StorageSettings = StorageSettings()
     git: GitSettings = GitSettings()
+    lfs: LfsSettings = LfsSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     repositories: RepositorySettings = RepositorySettings()
     auth: AuthSettings = AuthSettings()

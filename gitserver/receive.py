@@ -13,6 +13,7 @@ from core.errors import ModelyardError, PayloadTooLarge
 from core.models import Transport
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings
+from core.slots import Slots
 from gitserver.commands import PushRequest, read_push_request
 from gitserver.landing import Lander, Landing
 from gitserver.policy import ProposedPush
@@ -20,7 +21,6 @@ from gitserver.process import PIPE_BYTES, STRICT, GitFailed, GitRunner, feed
 from gitserver.protocol import FLUSH, ByteReader, ByteWriter, PktReader, Sideband, pkt_line
 from gitserver.publish import RefUpdate, StaleConnectivity, Verdict
 from gitserver.quarantine import Quarantine, open_quarantine
-from gitserver.slots import Slots
 from gitserver.snapshots import Snapshots
 
 log = structlog.get_logger(__name__)

@@ -12,10 +12,10 @@ from core.errors import PayloadTooLarge, ProtocolError
 from core.models import ObjectFormat
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings
+from core.slots import Slots
 from gitserver.advertise import LsRefs, capabilities_v2, encode_request
 from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, collect_stderr, feed
 from gitserver.protocol import DELIM, FLUSH, ByteReader, ByteWriter, PktReader
-from gitserver.slots import Slots
 from gitserver.snapshots import Snapshot, Snapshots
 from gitserver.wanted_refs import copy_with_section, resolve_wanted_refs
 

@@ -4,6 +4,7 @@ from core.models.accounts import Account, AccountKind, AccountRedirect, Membersh
 from core.models.activity import AuditEntry, MaintenanceTask, OutboxEvent, Push, Transport
 from core.models.base import Base, now
 from core.models.credentials import AccessToken, LoginFailure, Scope, SshKey
+from core.models.lfs import LfsLink, LfsLock, LfsObject, LfsUpload, StoreKind
 from core.models.repositories import (
     BranchRule,
     Collaborator,
@@ -29,6 +30,10 @@ __all__ = [
     "BranchRule",
     "Collaborator",
     "DeletedRepository",
+    "LfsLink",
+    "LfsLock",
+    "LfsObject",
+    "LfsUpload",
     "LoginFailure",
     "MaintenanceTask",
     "Membership",
@@ -44,6 +49,7 @@ __all__ = [
     "Role",
     "Scope",
     "SshKey",
+    "StoreKind",
     "Transport",
     "Visibility",
     "now",

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.slots import Slots
 from gitserver.advertise import LsRefs
 from gitserver.protocol import FLUSH, PktReader, pkt_line
-from gitserver.slots import Slots
 
 
 async def hold(slots: Slots, client: str, taken: list[str]) -> None:
