@@ -104,6 +104,7 @@ class GitSettings(Section, frozen=True):
     strict: bool = True
     concurrent_receives: int = 16
     concurrent_uploads: int = 64
+    clone_cache_bytes: int = 4 * 1024**3
 
 
 class LfsSettings(Section, frozen=True):

@@ -101,9 +101,10 @@ class GitRunner:
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
         stdin: int = asyncio.subprocess.PIPE,
+        stdout: int = asyncio.subprocess.PIPE,
         cpu_seconds: int | None = None,
     ) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A running child with piped stdin, stdout and stderr.
+        """A running child with piped stdin, stdout and stderr, or with descriptors given for the first two.
 
         However the block is left, the child and whatever it started are dead and reaped afterwards.
 
@@ -118,7 +119,7 @@ class GitRunner:
                 cwd=cwd,
                 env=dict(environment) if environment is not None else self.environment(),
                 stdin=stdin,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=stdout,
                 stderr=asyncio.subprocess.PIPE,
                 limit=PIPE_BYTES,
                 start_new_session=True,

@@ -7,6 +7,7 @@ from core.models import Transport
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings
 from gitserver.advertise import receive_pack_refs
+from gitserver.clones import Clones
 from gitserver.landing import Lander
 from gitserver.process import GitRunner
 from gitserver.protocol import ByteReader, ByteWriter
@@ -28,12 +29,13 @@ class GitService:
     def __init__(
         self,
         snapshots: Snapshots,
+        clones: Clones,
         lander: Lander,
         git: GitRunner,
         settings: GitSettings,
     ) -> None:
         self._snapshots = snapshots
-        self._uploader = Uploader(snapshots, git, settings)
+        self._uploader = Uploader(snapshots, clones, git, settings)
         self._receiver = Receiver(snapshots, lander, git, settings)
 
     async def advertise(

@@ -60,6 +60,11 @@ class RepositoryState:
     refs: dict[str, RefValue]
     packs: tuple[Pack, ...]
 
+    @property
+    def name(self) -> str:
+        """Names this state among all states of the repository."""
+        return f"{self.version}-{self.state}"
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -152,6 +157,17 @@ class Snapshots:
         async with self._database.read() as session:
             return await read_state(session, repository_id)
 
+    async def current(self, repository_id: str) -> str:
+        """What names the current state among all states of the repository. Raises `RepositoryNotFound`."""
+        async with self._database.read() as session:
+            found = await session.execute(
+                select(Repository.refs_version, Repository.state).where(Repository.id == repository_id)
+            )
+        row = found.one_or_none()
+        if row is None:
+            raise RepositoryNotFound("no such repository")
+        return f"{row[0]}-{row[1]}"
+
     @asynccontextmanager
     async def open(self, repository_id: str) -> AsyncIterator[Snapshot]:
         """A snapshot of the current state, kept alive while the block runs.
@@ -183,7 +199,7 @@ class Snapshots:
             os.close(lease)
 
     def _path(self, state: RepositoryState) -> Path:
-        return self._root / "snapshots" / state.repository_id / f"{state.version}-{state.state}"
+        return self._root / "snapshots" / state.repository_id / state.name
 
     async def close(self) -> None:
         """Ends the downloads that are under way."""

@@ -17,6 +17,7 @@ from sqlalchemy import delete, select
 from core.database import Database
 from core.models import DeletedRepository, Pack, Repository, now
 from core.settings import MaintenanceSettings
+from gitserver.clones import sweep_clones
 from gitserver.leases import entries
 from gitserver.quarantine import sweep_quarantines
 from gitserver.snapshots import CacheUnavailable, Snapshots, pack_key, sweep_snapshots
@@ -135,7 +136,7 @@ class Sweeper:
 
     async def _cache(self) -> int:
         gone = 0
-        for kind in ("snapshots", "packs"):
+        for kind in ("snapshots", "packs", "clones"):
             for path in await asyncio.to_thread(entries, self._snapshots.root / kind):
                 repository_id = path.name
                 async with self._database.read() as session:
@@ -147,11 +148,12 @@ class Sweeper:
                             )
                         )
                     )
+                keep = f"{repository.refs_version}-{repository.state}" if repository else None
                 if kind == "packs":
-                    folder = self._snapshots.root / "packs" / repository_id
-                    gone += await asyncio.to_thread(_sweep_packs, folder, live)
+                    gone += await asyncio.to_thread(_sweep_packs, path, live)
+                elif kind == "clones":
+                    gone += await asyncio.to_thread(sweep_clones, path, keep, time.time() - _DRAFT_SECONDS)
                 else:
-                    keep = f"{repository.refs_version}-{repository.state}" if repository else None
                     gone += await asyncio.to_thread(
                         sweep_snapshots, self._snapshots.root, repository_id, keep=keep
                     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from core.repositories import RepositoryInfo
 from core.settings import GitSettings
 from core.slots import Slots
 from gitserver.advertise import LsRefs, capabilities_v2, encode_request
+from gitserver.clones import CloneKey, Clones, digest_of, is_clone, wanted
 from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, collect_stderr, feed
 from gitserver.protocol import DELIM, FLUSH, ByteReader, ByteWriter, PktReader
 from gitserver.snapshots import Snapshot, Snapshots
@@ -53,8 +55,9 @@ class Request:
 class Uploader:
     """Serves fetches and archives."""
 
-    def __init__(self, snapshots: Snapshots, git: GitRunner, settings: GitSettings) -> None:
+    def __init__(self, snapshots: Snapshots, clones: Clones, git: GitRunner, settings: GitSettings) -> None:
         self._snapshots = snapshots
+        self._clones = clones
         self._git = git
         self._settings = settings
         self._slots = Slots(settings.concurrent_uploads, share=settings.concurrent_uploads // 4)
@@ -123,10 +126,52 @@ class Uploader:
                 await writer.write(piece)
         elif request.command in ("fetch", "object-info"):
             arguments = await _read_arguments(packets) if request.delimited else []
-            await self._run_command(repository, request, arguments, writer, client)
+            if request.command == "fetch" and self._clones.enabled and is_clone(arguments):
+                await self._clone(repository, request, arguments, writer, client)
+            else:
+                await self._run_command(repository, request, arguments, writer, client)
         else:
             raise ProtocolError("unknown command")
         return True
+
+    async def _clone(
+        self,
+        repository: RepositoryInfo,
+        request: Request,
+        arguments: Sequence[bytes],
+        writer: ByteWriter,
+        client: str,
+    ) -> None:
+        digest = digest_of(request.capabilities, arguments)
+        key = CloneKey(repository.id, await self._snapshots.current(repository.id), digest)
+        if await self._clones.replay(key, writer):
+            return
+        state = await self._snapshots.state(repository.id)
+        key = CloneKey(repository.id, state.name, digest)
+        tips = {oid for value in state.refs.values() for oid in (value.oid, value.peeled)}
+        # Lazy fetches of single blobs look like clones too, and nobody asks for the same again.
+        if not wanted(arguments) <= tips or not self._clones.takes(sum(pack.bytes for pack in state.packs)):
+            await self._run_command(repository, request, arguments, writer, client)
+            return
+
+        async def make(descriptor: int) -> bool:
+            async with self._leased(repository, client) as snapshot:
+                data = encode_request(request.command, request.capabilities, arguments)
+                command = ["upload-pack", "--stateless-rpc", str(snapshot.path)]
+                async with self._start(command, 2, snapshot.path, descriptor) as process:
+                    _, said = await asyncio.gather(_feed_whole(process, data), collect_stderr(process))
+                    status = await process.wait()
+                # What was made of a later state is a right answer, but not one to find under this name.
+                current = snapshot.state.name == key.state
+            if status == 0:
+                return current
+            failure = GitFailed(command, status, said)
+            log.info("upload.failed", status=status, reason=failure.reason)
+            if os.fstat(descriptor).st_size == 0:
+                raise ProtocolError(failure.reason)
+            return False
+
+        await self._clones.make(key, make, writer)
 
     async def _run_command(
         self,
@@ -141,8 +186,7 @@ class Uploader:
             data = encode_request(request.command, request.capabilities, arguments)
             command = ["upload-pack", "--stateless-rpc", str(snapshot.path)]
             async with self._start(command, 2, snapshot.path) as process:
-                assert process.stdin is not None
-                feeding = asyncio.ensure_future(_feed(process.stdin, data))
+                feeding = asyncio.ensure_future(_feed_whole(process, data))
                 try:
                     await _copy_out(process, writer, section)
                 finally:
@@ -189,10 +233,15 @@ class Uploader:
             raise ConnectionAbortedError("the transfer took too long") from error
 
     def _start(
-        self, arguments: Sequence[str], protocol: int, path: Path
+        self,
+        arguments: Sequence[str],
+        protocol: int,
+        path: Path,
+        stdout: int = asyncio.subprocess.PIPE,
     ) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
         extra: Mapping[str, str] = {"GIT_PROTOCOL": f"version={protocol}"} if protocol else {}
-        return self._git.start(arguments, cwd=path, environment=self._git.environment(_UPLOAD_CONFIG, extra))
+        environment = self._git.environment(_UPLOAD_CONFIG, extra)
+        return self._git.start(arguments, cwd=path, environment=environment, stdout=stdout)
 
     async def _exchange(
         self, process: asyncio.subprocess.Process, reader: ByteReader, writer: ByteWriter
@@ -264,9 +313,10 @@ async def _read_arguments(packets: PktReader) -> list[bytes]:
     return lines
 
 
-async def _feed(stdin: asyncio.StreamWriter, data: bytes) -> None:
-    await feed(stdin, data)
-    stdin.close()
+async def _feed_whole(process: asyncio.subprocess.Process, data: bytes) -> None:
+    assert process.stdin is not None
+    await feed(process.stdin, data)
+    process.stdin.close()
 
 
 async def _pump(reader: ByteReader, stdin: asyncio.StreamWriter, limit: int) -> None:

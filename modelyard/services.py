@@ -20,6 +20,7 @@ from core.organisations import Organisations
 from core.repositories import Repositories
 from core.settings import Settings
 from gitserver.branches import Branches
+from gitserver.clones import Clones
 from gitserver.commits import Committer
 from gitserver.exchange import Exchange
 from gitserver.fsck import Fsck
@@ -93,6 +94,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         runner = GitRunner(settings.git.executable, max_object_bytes=settings.git.max_object_bytes)
         snapshots = Snapshots(database, store, settings.cache_dir)
         stack.push_async_callback(snapshots.close)
+        clones = Clones(settings.cache_dir, settings.git.clone_cache_bytes)
+        stack.push_async_callback(clones.close)
         publisher = Publisher(
             database, store, snapshots, packs_threshold=settings.maintenance.packs_threshold
         )
@@ -118,7 +121,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             runner=runner,
             snapshots=snapshots,
             publisher=publisher,
-            git=GitService(snapshots, lander, runner, settings.git),
+            git=GitService(snapshots, clones, lander, runner, settings.git),
             reader=reader,
             committer=Committer(gate, reader.objects),
             branches=Branches(gate, reader.objects),
