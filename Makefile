@@ -8,7 +8,7 @@ ARGS ?=
 PYTEST := $(PYTHON_MODULE) pytest -n $(or $(WORKERS),2) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test quick check format lint lock clean parts
+.PHONY: help serve test quick check bench format lint lock clean parts
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ lint: $(VENV)/.dev ## Formatting, style, types and the direction of imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.dev ## Measure beside git http-backend, sshd, nginx, giftless and MinIO; writes docs/performance.md
+	@bench/run $(ARGS)
 
 format: $(VENV)/.dev ## Format the code and apply safe fixes
 	$(VENV)/bin/ruff check --fix-only .
