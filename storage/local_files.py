@@ -4,6 +4,7 @@ They raise plain `OSError`, which the store translates in one place.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -55,10 +56,23 @@ class Draft:
         with source.open("rb") as readable:
             shutil.copyfileobj(readable, self._file, CHUNK_BYTES)
 
+    def append(self, descriptor: int, offset: int, count: int) -> None:
+        """Copies exactly `count` bytes from there to the end, inside the file system where it can."""
+        assert self._file is not None
+        self._file.flush()
+        target = self._file.fileno()
+        end = offset + count
+        while offset < end:
+            copied = _copy_range(descriptor, target, offset, end - offset)
+            if not copied:
+                raise OSError(errno.EIO, "a file ended too early")
+            offset += copied
+            self.size += copied
+
     def finish(self) -> None:
         """Makes the bytes durable; only the name is missing then."""
         if self._file is None:
-            _sync(self.path)
+            sync(self.path)
             return
         with self._file as file:
             file.flush()
@@ -122,7 +136,7 @@ def publish(draft: Path, target: Path, root: Path) -> None:
     # moment ago and not synced its name yet.
     for directory in (target.parent, *target.parent.parents):
         with contextlib.suppress(FileNotFoundError):  # deleted meanwhile, and pruned
-            _sync(directory)
+            sync(directory)
         if directory == root:
             break
 
@@ -188,17 +202,35 @@ def walk(directory: Path, prefix: str) -> Iterator[ObjectInfo]:
 
 
 def sweep(directory: Path, older_than_seconds: float) -> int:
-    """Removes the drafts that nobody has written to for so long; returns how many."""
+    """Removes the drafts, or sets of parts, that nobody has written to for so long; returns how many."""
     if not directory.exists():
         return 0
     limit = time.time() - older_than_seconds
     removed = 0
-    for draft in directory.iterdir():
+    for left in directory.iterdir():
         with contextlib.suppress(FileNotFoundError):  # published or swept by somebody else
-            if draft.lstat().st_mtime <= limit:
-                draft.unlink()
-                removed += 1
+            status = left.lstat()
+            if status.st_mtime > limit:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+            removed += 1
     return removed
+
+
+def _copy_range(source: int, target: int, offset: int, count: int) -> int:
+    """Copies up to `count` bytes; 0 at the end of the source."""
+    with contextlib.suppress(OSError):
+        # Some file systems cannot, and some older kernels answer 0 where there is more.
+        if copied := os.copy_file_range(source, target, count, offset_src=offset):
+            return copied
+    chunk = os.pread(source, min(count, CHUNK_BYTES), offset)
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[os.write(target, rest) :]
+    return len(chunk)
 
 
 def _open_object(path: Path) -> int:
@@ -212,7 +244,8 @@ def _open_object(path: Path) -> int:
     return descriptor
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Makes a file, or the names in a directory, durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -9,8 +9,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 CONNECT_SECONDS = 5.0
 # Silence of the server: before its answer, or between two pieces of a body.
 READ_SECONDS = 20.0
-# The whole body of one request, which is at most one part.
+# The whole body of one request, which is at most one part, and longer for large ones.
 SEND_SECONDS = 120.0
+SLOWEST_BYTES_PER_SECOND = 1024**2
 
 
 def connections(size: int) -> PoolManager:
@@ -46,7 +47,7 @@ class _PatientSend:
 
     def send(self, data: Any) -> None:
         if self.sock is not None:
-            self.sock.settimeout(SEND_SECONDS)
+            self.sock.settimeout(SEND_SECONDS + len(data) / SLOWEST_BYTES_PER_SECOND)
         super().send(data)  # type: ignore[misc]
 
 

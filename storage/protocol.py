@@ -1,15 +1,19 @@
 """What Modelyard asks of an object store."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from core.errors import NotFound, Unavailable
+from core.errors import Conflict, NotFound, Unavailable
 
 CHUNK_BYTES = 256 * 1024
+# What S3 allows in one object, one PUT and one part; every part but the last has the minimum.
+MAX_PARTS = 10_000
+MAX_PUT_BYTES = 5 * 1024**3
+MIN_PART_BYTES = 5 * 1024**2
 
 
 class ObjectNotFound(NotFound):
@@ -24,13 +28,47 @@ class StoreUnavailable(Unavailable):
     code = "store_unavailable"
 
 
+class PartsNotFound(NotFound):
+    """These parts were completed, aborted or swept, or never begun."""
+
+    code = "parts_not_found"
+
+
+class PartsRejected(Conflict):
+    """What was to be completed is not what is stored, or the store does not take it so."""
+
+    code = "parts_rejected"
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One stored object. `modified` is aware UTC."""
+    """One stored object. `modified` is aware UTC.
+
+    `sha256` is lower-case hex, and only there when the store itself computed it from the whole object;
+    `list` never gives it.
+    """
 
     key: str
     size: int
     modified: datetime
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A part as the store has it; `etag` is without quotes, and another one for other bytes."""
+
+    number: int
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPut:
+    """Where to PUT, and the headers that the client must send exactly so."""
+
+    url: str
+    headers: Mapping[str, str]
 
 
 class ObjectStore(Protocol):
@@ -89,21 +127,96 @@ class ObjectStore(Protocol):
         """
         ...
 
-    async def signed_get(self, key: str, *, seconds: int) -> str | None:
-        """An absolute URL that serves this object to anyone for `seconds`; None when the store has none."""
+    async def begin_parts(self, key: str) -> str:
+        """Begins an object that arrives in parts, in any order and in parallel; returns what names them.
+
+        Nothing is visible under `key` before `complete_parts`. The name is good for this key only. Parts live
+        until they are completed, aborted or swept: a local directory by `sweep_parts`, MinIO by itself one
+        day after the beginning (its `stale_uploads_expiry`), other S3 servers by a lifecycle rule.
+        """
         ...
 
-    async def signed_put(self, key: str, *, seconds: int) -> str | None:
-        """An absolute URL that accepts a PUT of this object, also a second one, for `seconds`.
+    async def put_part(self, key: str, parts_id: str, number: int, data: AsyncIterator[bytes]) -> StoredPart:
+        """Stores part `number` (1 to `MAX_PARTS`) durably, in place of an earlier one of that number.
 
-        The store checks nothing about the bytes. None when the store has no such URLs.
+        An exception from `data` passes through and changes nothing. S3 wants every part but the last to be
+        `MIN_PART_BYTES` or more, and says so only at completion; behind this server a part is held in memory
+        there while it travels.
+
+        Raises:
+            PartsNotFound: also when they were completed while the part was on its way; it changed nothing.
+            ValueError: no part can have this number.
+        """
+        ...
+
+    async def list_parts(self, key: str, parts_id: str) -> Sequence[StoredPart]:
+        """The stored parts by number. Raises `PartsNotFound`."""
+        ...
+
+    async def complete_parts(self, key: str, parts_id: str, parts: Sequence[StoredPart]) -> int:
+        """Makes `key` the concatenation of these parts, drops all parts, and returns the size in bytes.
+
+        Killed or cancelled, it leaves nothing under `key` or the whole object; in the latter case asking
+        again makes the same object or raises `PartsNotFound`, so then ask `stat`. Nobody looked at the bytes.
+
+        Raises:
+            PartsNotFound: there are none of this name.
+            PartsRejected: another etag than is stored, a part that is not, numbers that do not ascend, no
+                part at all, or parts too small for the store. The parts stay as they are.
+        """
+        ...
+
+    async def abort_parts(self, key: str, parts_id: str) -> None:
+        """Drops the parts; missing ones are not an error."""
+        ...
+
+    @property
+    def signs(self) -> bool:
+        """Whether it has URLs that skip this server; else everything called `signed_` returns None."""
+        ...
+
+    async def signed_get(self, key: str, *, seconds: int, filename: str | None = None) -> str | None:
+        """An absolute URL that serves this object to anyone for `seconds` (a week at most).
+
+        With `filename` browsers save it under that name. None when the store has no such URLs.
+        """
+        ...
+
+    async def signed_part(self, key: str, parts_id: str, number: int, *, seconds: int) -> str | None:
+        """An absolute URL that accepts a PUT of one part for `seconds`, and answers with its ETag.
+
+        Good until the parts are completed or aborted, and for any bytes. None when the store has none.
+        """
+        ...
+
+    async def signed_put(self, key: str, *, seconds: int, sha256: str, content_type: str) -> SignedPut | None:
+        """A PUT of up to `MAX_PUT_BYTES` that the store itself refuses unless the bytes have this sha256.
+
+        It makes nothing visible: `finish_put` does, and from then on the URL is dead, so that nobody who has
+        it can touch the object again. Any number of URLs may be out for one key, not to be mixed with other
+        ways to write it. Good for `seconds`, and for a day on MinIO, as parts are. None when the store has no
+        such URLs.
+        """
+        ...
+
+    async def finish_put(self, key: str, *, sha256: str) -> ObjectInfo:
+        """Makes visible what came by `signed_put`, with `ObjectInfo.sha256`; again when it is already.
+
+        Raises `ObjectNotFound` while no bytes of this sha256 have come: the URLs then go on to work.
         """
         ...
 
     async def sweep_temp(self, older_than_seconds: float) -> int:
         """Removes what killed writers left behind, untouched for so long; returns how many.
 
-        Longer than any upload may pause. 0 where the store does that by itself.
+        Longer than any upload may pause. 0 where the store does that by itself. Parts are left alone.
+        """
+        ...
+
+    async def sweep_parts(self, older_than_seconds: float) -> int:
+        """Drops the sets of parts that got no new part for so long; returns how many.
+
+        Longer than anybody may want to go on with one. 0 where the store does that by itself.
         """
         ...
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.protocol import ObjectInfo, ObjectNotFound, ObjectStore
+from storage.protocol import ObjectInfo, ObjectNotFound, ObjectStore, StoredPart
 from tests.support.stores import names
 from tests.support.streams import list_keys, pieces, read_all
 
@@ -55,7 +55,21 @@ async def test_refuses_hostile_keys(store: ObjectStore, tmp_path: Path, key: str
     with pytest.raises(ValueError):
         await store.signed_get(key, seconds=60)
     with pytest.raises(ValueError):
-        await store.signed_put(key, seconds=60)
+        await store.signed_put(key, seconds=60, sha256="0" * 64, content_type="a/b")
+    with pytest.raises(ValueError):
+        await store.signed_part(key, "0" * 32, 1, seconds=60)
+    with pytest.raises(ValueError):
+        await store.finish_put(key, sha256="0" * 64)
+    with pytest.raises(ValueError):
+        await store.begin_parts(key)
+    with pytest.raises(ValueError):
+        await store.put_part(key, "0" * 32, 1, pieces(b"x"))
+    with pytest.raises(ValueError):
+        await store.list_parts(key, "0" * 32)
+    with pytest.raises(ValueError):
+        await store.complete_parts(key, "0" * 32, [StoredPart(1, 1, "x")])
+    with pytest.raises(ValueError):
+        await store.abort_parts(key, "0" * 32)
     assert await list_keys(store) == []
     assert [name for name in names(tmp_path) if name != "store"] == ["source"]
 

@@ -1,7 +1,10 @@
 """What only the local directory promises."""
 
 import asyncio
+import errno
+import hashlib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,9 +14,9 @@ import pytest
 
 from core.settings import Settings, StorageSettings
 from storage.build import build_store
-from storage.local import LocalStore
+from storage.local import AFTER_PUBLISH, BEFORE_PUBLISH, LocalStore
 from storage.local_files import Draft, publish, remove
-from storage.protocol import StoreUnavailable
+from storage.protocol import ObjectNotFound, PartsNotFound, StoreUnavailable
 from tests.support.stores import LocalWorld, names
 from tests.support.streams import noise, pieces, read_all
 
@@ -32,11 +35,26 @@ asyncio.run(LocalStore(Path(sys.argv[1]), low_bytes=0).put("a/killed", endless()
 """
 
 
+COMPLETE = """
+import asyncio, sys
+from pathlib import Path
+from storage.local import LocalStore
+from storage.protocol import StoredPart
+
+async def main():
+    store = LocalStore(Path(sys.argv[1]), low_bytes=0)
+    parts = await store.list_parts("a/k", sys.argv[2])
+    await store.complete_parts("a/k", sys.argv[2], parts)
+
+asyncio.run(main())
+"""
+
+
 PUT_BEYOND_THE_LIMIT = """
 import asyncio, resource, signal, sys
 from pathlib import Path
 from storage.local import LocalStore
-from storage.protocol import StoreUnavailable
+from storage.protocol import ObjectNotFound, PartsNotFound, StoreUnavailable
 
 async def data():
     for _ in range(8):
@@ -76,6 +94,62 @@ async def test_kill_during_put_leaves_only_a_draft_for_the_sweeper(local: LocalW
     assert await local.store.sweep_temp(3600) == 0
     assert await local.store.sweep_temp(0) == 1
     assert local.leftovers("a/killed") == 0
+
+
+@pytest.mark.parametrize("point", [BEFORE_PUBLISH, AFTER_PUBLISH])
+async def test_kill_during_completion_leaves_nothing_or_the_whole(local: LocalWorld, point: str) -> None:
+    store = local.store
+    data = [noise(1_000_000), noise(10, "end")]
+    parts_id = await store.begin_parts("a/k")
+    parts = [await store.put_part("a/k", parts_id, number, pieces(data[number - 1])) for number in (1, 2)]
+    child = await _python(COMPLETE, local.root, parts_id, MODELYARD_FAILPOINT=point)
+    await child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    assert [item.key async for item in store.list("")] == (["a/k"] if point == AFTER_PUBLISH else [])
+    assert await store.complete_parts("a/k", parts_id, parts) == 1_000_010
+    assert await read_all(store, "a/k") == b"".join(data)
+    await store.sweep_temp(0)
+    assert local.leftovers("a/k") == 0
+
+
+async def test_parts_untouched_for_long_are_swept(local: LocalWorld) -> None:
+    store = local.store
+    old, young = await store.begin_parts("k"), await store.begin_parts("k")
+    for parts_id in (old, young):
+        await store.put_part("k", parts_id, 1, pieces(b"x"))
+    (directory,) = (local.root / "parts").glob(f"{old}*")
+    os.utime(directory, (1_000_000_000, 1_000_000_000))
+    assert await store.sweep_temp(0) == 0
+    assert await store.sweep_parts(3600) == 1
+    with pytest.raises(PartsNotFound):
+        await store.list_parts("k", old)
+    assert len(await store.list_parts("k", young)) == 1
+    os.utime(next((local.root / "parts").iterdir()), (1_000_000_000, 1_000_000_000))
+    await store.put_part("k", young, 2, pieces(b"y"))
+    assert await store.sweep_parts(3600) == 0
+
+
+@pytest.mark.parametrize("broken", [errno.EXDEV, errno.ENOSYS, None], ids=str)
+async def test_completes_where_files_cannot_be_copied_by_the_kernel(
+    local: LocalWorld, monkeypatch: pytest.MonkeyPatch, broken: int | None
+) -> None:
+    def copy_file_range(*_: object, **__: object) -> int:
+        if broken is None:  # as some kernels on some file systems
+            return 0
+        raise OSError(broken, os.strerror(broken))
+
+    monkeypatch.setattr(os, "copy_file_range", copy_file_range)
+    data = noise(1_000_001)
+    parts_id = await local.store.begin_parts("k")
+    parts = [await local.store.put_part("k", parts_id, number, pieces(data)) for number in (1, 2)]
+    assert await local.store.complete_parts("k", parts_id, parts) == 2 * len(data)
+    assert await read_all(local.store, "k") == data + data
+
+
+async def test_etags_are_those_of_s3(local: LocalWorld) -> None:
+    parts_id = await local.store.begin_parts("k")
+    part = await local.store.put_part("k", parts_id, 1, pieces(b"x" * 500_000))
+    assert part.etag == hashlib.md5(b"x" * 500_000, usedforsecurity=False).hexdigest()
 
 
 async def test_sweep_keeps_objects_and_needs_no_store(tmp_path: Path) -> None:
@@ -148,8 +222,14 @@ async def test_no_symbolic_link_is_followed_out_of_the_store(local: LocalWorld, 
 
 
 async def test_signs_nothing(local: LocalWorld) -> None:
-    assert await local.store.signed_get("k", seconds=60) is None
-    assert await local.store.signed_put("k", seconds=60) is None
+    store = local.store
+    await store.put("k", pieces(b"x"))
+    assert not store.signs
+    assert await store.signed_get("k", seconds=60) is None
+    assert await store.signed_part("k", await store.begin_parts("k"), 1, seconds=60) is None
+    assert await store.signed_put("k", seconds=60, sha256="0" * 64, content_type="a/b") is None
+    with pytest.raises(ObjectNotFound):
+        await store.finish_put("k", sha256="0" * 64)
 
 
 async def test_a_root_that_is_no_directory_is_unavailable(tmp_path: Path) -> None:
@@ -186,12 +266,12 @@ async def test_is_built_from_settings(tmp_path: Path) -> None:
     await store.close()
 
 
-async def _python(script: str, *arguments: str | Path) -> asyncio.subprocess.Process:
+async def _python(script: str, *arguments: str | Path, **environment: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         script,
         *arguments,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         stdout=asyncio.subprocess.PIPE,
     )

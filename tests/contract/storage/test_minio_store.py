@@ -1,9 +1,7 @@
-"""What only the MinIO store promises: settings, signed URLs, and manners when the server is gone."""
+"""What only the MinIO store promises: settings, long streams, and manners when the server is gone."""
 
 import asyncio
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,18 @@ import pytest
 
 from core.errors import SettingsError
 from core.settings import Settings, StorageSettings
-from storage import minio_http
+from storage import minio_http, minio_transfer
 from storage.build import build_store
 from storage.minio_store import MinioStore
-from storage.protocol import ObjectNotFound, ObjectStore, StoreUnavailable
+from storage.minio_transfer import part_bytes
+from storage.protocol import (
+    MAX_PARTS,
+    MIN_PART_BYTES,
+    ObjectNotFound,
+    ObjectStore,
+    StoredPart,
+    StoreUnavailable,
+)
 from tests.support.minio_server import MinioServer, running_minio
 from tests.support.stores import MinioWorld, names
 from tests.support.streams import list_keys, noise, pieces, read_all
@@ -41,40 +47,15 @@ OPERATIONS: dict[str, Operation] = {
     "stat": lambda store, _: store.stat("k"),
     "delete": lambda store, _: store.delete("k"),
     "list": lambda store, _: list_keys(store),
+    "begin_parts": lambda store, _: store.begin_parts("k"),
+    "put_part": lambda store, _: store.put_part("k", "x", 1, pieces(b"x")),
+    "list_parts": lambda store, _: store.list_parts("k", "x"),
+    "complete_parts": lambda store, _: store.complete_parts("k", "x", [StoredPart(1, 1, "x")]),
+    "abort_parts": lambda store, _: store.abort_parts("k", "x"),
+    "signed_put": lambda store, _: store.signed_put("k", seconds=1, sha256="0" * 64, content_type="a/b"),
+    "finish_put": lambda store, _: store.finish_put("k", sha256="0" * 64),
     "check": lambda store, _: store.check(),
 }
-
-
-def _open_url(request: urllib.request.Request | str) -> bytes:
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        body: bytes = answer.read()
-        return body
-
-
-async def test_signed_urls_work_without_credentials(minio: MinioWorld) -> None:
-    put = await minio.store.signed_put("dir/k", seconds=60)
-    get = await minio.store.signed_get("dir/k", seconds=10**9)
-    assert put is not None
-    assert get is not None
-    await asyncio.to_thread(_open_url, urllib.request.Request(put, data=b"signed", method="PUT"))
-    assert await read_all(minio.store, "dir/k") == b"signed"
-    assert await asyncio.to_thread(_open_url, get) == b"signed"
-
-
-async def test_signed_urls_are_for_one_object_and_method(minio: MinioWorld) -> None:
-    await minio.store.put("mine", pieces(b"mine"))
-    await minio.store.put("other", pieces(b"other"))
-    get = await minio.store.signed_get("mine", seconds=60)
-    assert get is not None
-    tampered: list[urllib.request.Request | str] = [
-        get.replace("/mine?", "/other?"),
-        urllib.request.Request(get, data=b"evil", method="PUT"),
-    ]
-    for request in tampered:
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            await asyncio.to_thread(_open_url, request)
-        assert caught.value.code == 403
-        caught.value.close()
 
 
 async def test_prefixes_separate_stores_in_one_bucket(minio: MinioWorld) -> None:
@@ -131,6 +112,9 @@ async def test_wrong_credentials_are_unavailable_with_the_reason(minio: MinioWor
         {"part_bytes": 1024},
         {"prefix": "../up"},
         {"prefix": "/"},
+        {"public_endpoint": "https://host/path"},
+        {"public_endpoint": "ftp://host"},
+        {"public_endpoint": "host:99999"},
     ],
     ids=str,
 )
@@ -254,6 +238,27 @@ async def test_a_server_that_hangs_is_given_up(minio: MinioWorld, monkeypatch: p
                 await store.stat("k")
         hang.set()
         await store.close()
+
+
+def test_parts_grow_so_that_five_tebibytes_fit() -> None:
+    for least in (MIN_PART_BYTES, 16 * 1024**2):
+        sizes = [part_bytes(number, least) for number in range(1, MAX_PARTS + 1)]
+        assert sum(sizes) >= 5 * 1024**4
+        assert sizes == sorted(sizes)
+        assert (sizes[0], sizes[minio_transfer.GROWTH_PARTS - 1]) == (least, least)
+        assert sizes[-1] == 1024**3
+
+
+async def test_a_stream_of_growing_parts_is_stored(
+    minio: MinioWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minio_transfer, "GROWTH_PARTS", 2)
+    monkeypatch.setattr(minio_transfer, "GROWN_BYTES", MIN_PART_BYTES)
+    data = noise(2 * 5 * 1024**2 + 2 * 10 * 1024**2 + 1000)
+    assert await minio.store.put("k", pieces(data)) == len(data)
+    assert await read_all(minio.store, "k") == data
+    found = await asyncio.to_thread(minio.client().stat_object, "contract", f"{minio.prefix}/k")
+    assert (found.etag or "").endswith("-5")
 
 
 async def test_slow_uploads_do_not_use_up_the_threads(minio: MinioWorld) -> None:
