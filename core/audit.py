@@ -29,12 +29,20 @@ class Action(StrEnum):
     DEPLOY_KEY_REMOVE = "deploy_key:remove"
     KEY_ADD = "key:add"
     KEY_REMOVE = "key:remove"
+    LFS_GC = "lfs:gc"
+    LFS_MIGRATE = "lfs:migrate"
+    LFS_PURGE = "lfs:purge"
+    LFS_RESTORE = "lfs:restore"
+    LFS_TRASH = "lfs:trash"
+    LOCK_FORCE = "lock:force"
     MEMBER_REMOVE = "member:remove"
     MEMBER_SET = "member:set"
     ORGANISATION_CREATE = "organisation:create"
     ORGANISATION_DELETE = "organisation:delete"
     ORGANISATION_RENAME = "organisation:rename"
     ORGANISATION_UPDATE = "organisation:update"
+    PUSH_OVERRIDE = "push:override"
+    QUOTA_SET = "quota:set"
     REPOSITORY_CREATE = "repository:create"
     REPOSITORY_DELETE = "repository:delete"
     REPOSITORY_MOVE = "repository:move"
@@ -64,8 +72,13 @@ class AuditInfo:
 
 def record(session: AsyncSession, actor: Actor, action: Action, target: str, **details: object) -> None:
     """Adds an entry to the transaction of `session`; details are JSON values, never secrets."""
+    session.add(entry(actor, action, target, **details))
+
+
+def entry(actor: Actor, action: Action, target: str, **details: object) -> AuditEntry:
+    """The same entry, for a transaction that comes later."""
     how = {"credential": actor.credential, "address": actor.address}
-    session.add(AuditEntry(actor=actor.name, action=action, target=target, details={**details, **how}))
+    return AuditEntry(actor=actor.name, action=action, target=target, details={**details, **how})
 
 
 class Audit:
@@ -94,6 +107,6 @@ class Audit:
             query = query.where(AuditEntry.id < before)
         async with self._database.read() as session:
             return [
-                AuditInfo(entry.id, entry.at, entry.actor, entry.action, entry.target, entry.details)
-                for entry in await session.scalars(query)
+                AuditInfo(row.id, row.at, row.actor, row.action, row.target, row.details)
+                for row in await session.scalars(query)
             ]

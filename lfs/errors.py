@@ -1,6 +1,11 @@
 """What can be wrong with large files. Statuses are those of git-lfs's API documents."""
 
+from typing import TYPE_CHECKING
+
 from core.errors import Conflict, ModelyardError, NotFound, PayloadTooLarge, PermissionDenied, Unprocessable
+
+if TYPE_CHECKING:  # locks.py raises what is here
+    from lfs.locks import Lock
 
 
 class ObjectMissing(NotFound):
@@ -32,6 +37,12 @@ class WrongBytes(Unprocessable):
     code = "lfs_wrong_bytes"
 
 
+class WrongParts(Unprocessable):
+    """A part that the upload does not have, or parts that lack or are others than the client says."""
+
+    code = "lfs_wrong_parts"
+
+
 class TooManyObjects(PayloadTooLarge):
     code = "lfs_too_many_objects"
 
@@ -60,7 +71,13 @@ class UploadNotFound(NotFound):
 
 
 class LockExists(Conflict):
+    """The path is locked already; `lock` is the lock in the way."""
+
     code = "lfs_lock_exists"
+
+    def __init__(self, message: str, lock: "Lock") -> None:
+        super().__init__(message, id=lock.id, path=lock.path, owner=lock.owner)
+        self.lock = lock
 
 
 class LockNotFound(NotFound):

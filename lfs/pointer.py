@@ -13,9 +13,16 @@ MAX_POINTER_BYTES = 1024
 VERSION = "https://git-lfs.github.com/spec/v1"
 # What clients before 1.0 wrote, and today's still read.
 _VERSIONS = frozenset({VERSION, "https://hawser.github.com/spec/v1", "http://git-media.io/v/2"})
-_KEY = re.compile(r"[a-z0-9.-]+")
 _OID = re.compile(r"[0-9a-f]{64}")
-_SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
+# What strconv.ParseInt of Go takes for a number that is not negative.
+_SIZE = re.compile(r"\+?[0-9]+|-0+")
+# One digit says where in the chain the extension stands; clients read no further than \w+.
+_EXTENSION = re.compile(r"ext-([0-9])-\w+", re.ASCII)
+# What unicode.IsSpace of Go is; str.strip would take four control characters more.
+_SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
 _MAX_SIZE = 2**63 - 1
 
 
@@ -33,31 +40,39 @@ def is_oid(text: str) -> bool:
 
 
 def write_pointer(pointer: Pointer) -> bytes:
-    """The one canonical pointer file."""
+    """The one canonical pointer file. Clients write none for an empty file: it is its own pointer."""
     return f"version {VERSION}\noid sha256:{pointer.oid}\nsize {pointer.size}\n".encode()
 
 
 def parse_pointer(data: bytes) -> Pointer | None:
     """What the file points to; None when it is no pointer.
 
-    As git-lfs does, it takes old versions, extension lines, unknown keys, and CRLF or missing newlines at
-    the end; keys out of order are no pointer.
+    Judges as git-lfs 3.8 does, so that a push is asked for exactly the objects that clients will ask for:
+    `version`, extensions, `oid`, `size`, and nothing else. Space around the whole, blank lines, CRLF and old
+    versions are taken, too. Unlike `git lfs pointer --check` it takes neither the empty file, which stands
+    for itself, nor 1024 bytes and more, which the specification rules out.
     """
-    if len(data) >= MAX_POINTER_BYTES or not data.startswith(b"version "):
+    if len(data) >= MAX_POINTER_BYTES or b"version " not in data:
         return None
-    try:
-        lines = data.decode("utf-8").strip().splitlines()
-    except UnicodeDecodeError:
-        return None
-    pairs = [line.partition(" ")[::2] for line in lines]
+    text = data.decode("utf-8", "replace").strip(_SPACE)
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    pairs = [line.partition(" ")[::2] for line in lines if line]
     keys = [key for key, _ in pairs]
-    if keys[1:] != sorted(set(keys[1:])) or not all(map(_KEY.fullmatch, keys)):
+    if len(pairs) < 3 or [keys[0], *keys[-2:]] != ["version", "oid", "size"]:
         return None
-    values = dict(pairs)
-    algorithm, _, oid = values.get("oid", "").partition(":")
-    size = values.get("size", "")
-    if values["version"] not in _VERSIONS or algorithm != "sha256" or not is_oid(oid):
+    (_, version), *extensions, (_, oid), (_, size) = pairs
+    if version not in _VERSIONS or not _are_extensions(extensions):
         return None
-    if _SIZE.fullmatch(size) is None or int(size) > _MAX_SIZE:
+    if not _is_hash(oid) or _SIZE.fullmatch(size) is None or int(size) > _MAX_SIZE:
         return None
-    return Pointer(oid, int(size))
+    return Pointer(oid.removeprefix("sha256:"), int(size))
+
+
+def _are_extensions(pairs: list[tuple[str, str]]) -> bool:
+    found = [_EXTENSION.match(key) for key, _ in pairs]
+    places = {one[1] for one in found if one is not None}
+    return len(places) == len(pairs) and all(_is_hash(value) for _, value in pairs)
+
+
+def _is_hash(value: str) -> bool:
+    return value.startswith("sha256:") and is_oid(value.removeprefix("sha256:"))
