@@ -127,7 +127,12 @@ async def authorize(
 
 
 async def authorize_again(
-    session: AsyncSession, actor: Actor, repository: Repository, permission: Permission
+    session: AsyncSession,
+    actor: Actor,
+    repository: Repository,
+    permission: Permission,
+    *,
+    anonymous_read: bool = False,
 ) -> None:
     """`authorize` at the end of something long: the credential must not have been taken away meanwhile.
 
@@ -139,7 +144,7 @@ async def authorize_again(
     tables: dict[str, type[AccessToken] | type[SshKey]] = {"token": AccessToken, "key": SshKey}
     if kind in tables and await session.get(tables[kind], int(number)) is None:
         raise InvalidCredentials("this token or key was revoked meanwhile")
-    await authorize(session, actor, repository, permission)
+    await authorize(session, actor, repository, permission, anonymous_read=anonymous_read)
 
 
 async def visible_to(

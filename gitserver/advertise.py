@@ -4,19 +4,24 @@ Formats: gitprotocol-pack(5) for versions 0 and 1, gitprotocol-v2(5) for version
 """
 
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from core.errors import ProtocolError
 from core.models import ObjectFormat
 from gitserver.protocol import DELIM, FLUSH, MAX_PAYLOAD, PktReader, pkt_line
-from gitserver.snapshots import RefValue, RepositoryState
+from gitserver.states import RefValue, RepositoryState
 
 AGENT = f"agent=modelyard/{version('modelyard')}"
 _NULL_OID = {ObjectFormat.SHA1: "0" * 40, ObjectFormat.SHA256: "0" * 64}
 _MAX_PREFIXES = 65536
 # Written to the client in pieces of about this size.
 _BATCH_BYTES = 128 * 1024
+# What is remembered of answers, and the longest one of them.
+_MAX_ANSWERS = 16 * 1024**2
+_MAX_ANSWER = 4 * 1024**2
 
 
 def capabilities_v2(object_format: ObjectFormat) -> bytes:
@@ -51,14 +56,14 @@ def receive_pack_refs(state: RepositoryState, protocol: int) -> Iterator[bytes]:
     yield FLUSH
 
 
+@dataclass(frozen=True, slots=True)
 class LsRefs:
-    """The arguments of one `ls-refs` command."""
+    """The arguments of one `ls-refs` command; of the sorted `prefixes` none begins another."""
 
-    def __init__(self) -> None:
-        self.peel = False
-        self.symrefs = False
-        self.unborn = False
-        self.prefixes: list[str] = []
+    peel: bool = False
+    symrefs: bool = False
+    unborn: bool = False
+    prefixes: tuple[str, ...] = ()
 
     @classmethod
     async def read(cls, packets: PktReader) -> "LsRefs":
@@ -67,25 +72,26 @@ class LsRefs:
         Raises:
             ProtocolError: an argument that ls-refs does not have.
         """
-        wanted = cls()
+        flags: set[str] = set()
+        prefixes: list[str] = []
         async for line in packets.lines():
             text = line.decode("utf-8", "surrogateescape")
-            if text == "peel":
-                wanted.peel = True
-            elif text == "symrefs":
-                wanted.symrefs = True
-            elif text == "unborn":
-                wanted.unborn = True
+            if text in ("peel", "symrefs", "unborn"):
+                flags.add(text)
             elif text.startswith("ref-prefix "):
                 # As in git: beyond a limit the filter is dropped, the client sorts out the rest.
-                if len(wanted.prefixes) < _MAX_PREFIXES:
-                    wanted.prefixes.append(text.removeprefix("ref-prefix "))
+                if len(prefixes) < _MAX_PREFIXES:
+                    prefixes.append(text.removeprefix("ref-prefix "))
                 else:
-                    wanted.prefixes = [""]
+                    prefixes = [""]
             else:
                 raise ProtocolError("unexpected line in ls-refs")
-        wanted.prefixes = _without_redundant(wanted.prefixes)
-        return wanted
+        return cls(
+            peel="peel" in flags,
+            symrefs="symrefs" in flags,
+            unborn="unborn" in flags,
+            prefixes=_without_redundant(prefixes),
+        )
 
     def answer(self, state: RepositoryState) -> Iterator[bytes]:
         """The answer in pieces, ending with the flush."""
@@ -120,12 +126,44 @@ class LsRefs:
         return pkt_line(f"{value.oid} {name}{attributes}{peeled}\n".encode())
 
 
-def _without_redundant(prefixes: list[str]) -> list[str]:
+class RefAnswers:
+    """Answers to `ls-refs` that were given lately: busy repositories are asked the same again and again."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str, LsRefs], bytes] = OrderedDict()
+        self._bytes = 0
+
+    def answer(self, wanted: LsRefs, state: RepositoryState) -> Iterator[bytes]:
+        """As `LsRefs.answer`, in one piece when it is remembered."""
+        key = (state.repository_id, state.name, wanted)
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+            return iter((known,))
+        return self._noted(key, wanted.answer(state))
+
+    def _noted(self, key: "tuple[str, str, LsRefs]", pieces: Iterator[bytes]) -> Iterator[bytes]:
+        seen: list[bytes] = []
+        size = sum(map(len, key[2].prefixes))
+        for piece in pieces:
+            size += len(piece)
+            if size <= _MAX_ANSWER:
+                seen.append(piece)
+            yield piece
+        if size <= _MAX_ANSWER and key not in self._known:
+            self._known[key] = b"".join(seen)
+            self._bytes += size
+            while self._bytes > _MAX_ANSWERS:
+                (_, _, wanted), answer = self._known.popitem(last=False)
+                self._bytes -= len(answer) + sum(map(len, wanted.prefixes))
+
+
+def _without_redundant(prefixes: list[str]) -> tuple[str, ...]:
     kept: list[str] = []
     for prefix in sorted(prefixes):
         if not kept or not prefix.startswith(kept[-1]):
             kept.append(prefix)
-    return kept
+    return tuple(kept)
 
 
 def encode_request(command: str, capabilities: Sequence[bytes], arguments: Sequence[bytes]) -> bytes:

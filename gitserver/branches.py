@@ -147,7 +147,7 @@ class Branches:
             return updates
 
         async with self._gate.workspace(repository) as workspace:
-            return await self._gate.land(repository, actor, guarded, workspace=workspace)
+            return (await self._gate.land(repository, actor, guarded, workspace=workspace)).updates
 
 
 def _present(snapshot: Snapshot, ref: str) -> str:

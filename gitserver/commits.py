@@ -4,7 +4,7 @@ import asyncio
 import random
 import weakref
 from collections.abc import AsyncIterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -71,12 +71,16 @@ Operation = Put | Delete | Move
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A commit that is on its branch; `parent` is None for the first one of a history."""
+    """A commit that is on its branch; `parent` is None for the first one of a history.
+
+    `messages` is what the policies have to say about it.
+    """
 
     oid: str
     tree: str
     parent: str | None
     branch: str
+    messages: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +186,7 @@ class Committer:
 
         for attempt in range(_ATTEMPTS):
             try:
-                await self._gate.land(
+                landed = await self._gate.land(
                     repository,
                     actor,
                     prepare,
@@ -200,7 +204,7 @@ class Committer:
                 # Another process won this round; everybody waits for a different time.
                 await asyncio.sleep(_FIRST_PAUSE * 2 ** min(attempt, 6) * random.random())  # noqa: S311
             else:
-                return made[-1]
+                return replace(made[-1], messages=landed.messages)
         raise AssertionError("unreachable")
 
     async def _gather(self, operations: Sequence[Operation], workspace: Path) -> list[_Edit]:

@@ -14,7 +14,8 @@ from core.repositories import RepositoryInfo
 from gitserver.process import FSCK_TOLERATED, GitFailed, GitRunner
 from gitserver.publish import Publisher, RefUpdate, StaleConnectivity, Verdict
 from gitserver.quarantine import find_pack, open_workplace
-from gitserver.snapshots import CacheUnavailable, RefValue, Snapshots
+from gitserver.snapshots import CacheUnavailable, Snapshots
+from gitserver.states import RefValue
 
 _SCHEMES = "file:git:http:https:ssh"
 _ZERO = {ObjectFormat.SHA1: "0" * 40, ObjectFormat.SHA256: "0" * 64}

@@ -7,6 +7,7 @@ there on both are alike (design section 4, steps 4 to 8): fsck, connectivity, po
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
@@ -26,6 +27,14 @@ from gitserver.snapshots import Snapshot, Snapshots
 Prepare = Callable[[Snapshot, Path], Awaitable[Sequence[RefUpdate]]]
 
 _TRIES_AFTER_PRUNE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What was published, and what the policies have to say about it."""
+
+    updates: Sequence[RefUpdate] = ()
+    messages: Sequence[str] = ()
 
 
 class NameCollision(RefConflict):
@@ -66,13 +75,13 @@ class Gate:
         workspace: Path,
         transport: Transport = Transport.API,
         options: Sequence[str] = (),
-    ) -> Sequence[RefUpdate]:
+    ) -> Landed:
         """Prepares a change on the current state and publishes it: all updates or none.
 
-        Returns what was published; no update is nothing to do. `prepare` may be called again.
+        No update is nothing to do. `prepare` may be called again.
 
         Raises:
-            PushRefused: a policy or git's fsck refuses it.
+            PushRefused: a policy or git's fsck refuses it; `fields` may have `messages`.
             RefConflict: a ref moved meanwhile, or a name collides with another.
             Unavailable: a part of the server is out of reach.
         """
@@ -84,7 +93,7 @@ class Gate:
                     await asyncio.to_thread(folder.mkdir, parents=True)
                     updates = await prepare(snapshot, folder)
                     if not updates:
-                        return updates
+                        return Landed()
                     try:
                         return await self._publish(repository, actor, quarantine, updates, transport, options)
                     except StaleConnectivity:
@@ -99,16 +108,16 @@ class Gate:
         updates: Sequence[RefUpdate],
         transport: Transport,
         options: Sequence[str],
-    ) -> Sequence[RefUpdate]:
+    ) -> Landed:
         _refuse(await self._lander.refusals(repository, actor, updates))
         await self._index(quarantine)
         push = ProposedPush(repository, actor, updates, tuple(options), quarantine)
         landing = await self._lander.land(push, transport=transport, atomic=True, kind=PackKind.COMMIT)
-        _refuse(landing.denied)
+        _refuse(landing.denied, landing.messages)
         for verdict in landing.verdicts:
             if verdict.error is not None:
                 raise RefConflict(f"{verdict.name}: {verdict.error}", ref=verdict.name)
-        return updates
+        return Landed(updates, landing.messages)
 
     async def _index(self, quarantine: Quarantine) -> None:
         """Checks the pack that was made, if any, as strictly as a pushed one, and writes its index."""
@@ -142,6 +151,7 @@ def _made(folder: Path) -> tuple[Path, int] | None:
     return next(((pack, pack.stat().st_size) for pack in folder.glob("*.pack")), None)
 
 
-def _refuse(refused: Mapping[str, str]) -> None:
+def _refuse(refused: Mapping[str, str], messages: Sequence[str] = ()) -> None:
+    said = {"messages": list(messages)} if messages else {}
     for name, reason in refused.items():
-        raise PushRefused(f"{name}: {reason}", ref=name)
+        raise PushRefused(f"{name}: {reason}", ref=name, **said)

@@ -1,12 +1,15 @@
 """Smart HTTP (gitprotocol-http(5)), versions 0, 1 and 2, as a thin adapter of `GitService`."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, get_args
 
 import structlog
 from aiohttp import ClientPayloadError, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import StreamWriter
 from aiohttp.http_exceptions import PayloadEncodingError
 
 from core.access import Actor, Permission
@@ -14,8 +17,10 @@ from core.errors import AuthenticationRequired, BadRequest, ModelyardError, Payl
 from core.models import Transport
 from core.names import parse_address
 from core.repositories import Repositories, RepositoryInfo
+from gitserver.process import PIPE_BYTES
 from gitserver.protocol import FLUSH, parse_protocol, pkt_line
 from gitserver.service import GitService, Service
+from storage.sendfile import CannotSendFile, send_file
 
 log = structlog.get_logger(__name__)
 
@@ -168,10 +173,14 @@ class _Reader:
 
 
 class _Writer:
-    """A response as a `ByteWriter`: its head goes out with the first byte, so that errors come before."""
+    """A response as a `ByteWriter`: its head goes out with the first byte, so that errors come before.
+
+    Files go past aiohttp, which makes this the one place that frames chunks (RFC 9112 section 7.1) itself.
+    """
 
     def __init__(self, request: web.Request, content_type: str) -> None:
         self._request = request
+        self._payload: AbstractStreamWriter | None = None
         self.response = web.StreamResponse(headers={**_NO_CACHE, "Content-Type": content_type})
         self.started = False
         self.sent = 0
@@ -181,10 +190,45 @@ class _Writer:
         """Bytes of the body that were read, as they came over the wire."""
         return self._request.content.total_bytes
 
-    async def write(self, data: bytes) -> None:
+    async def _start(self) -> None:
         if not self.started:
             self.started = True
-            await self.response.prepare(self._request)
+            self._payload = await self.response.prepare(self._request)
+
+    async def write_file(self, descriptor: int, offset: int, count: int) -> None:
+        await self._start()
+        transport, payload = self._request.transport, self._payload
+        if transport is None or not isinstance(payload, StreamWriter):
+            raise ConnectionResetError("the client is gone")
+        if payload.chunked:
+            transport.write(b"%x\r\n" % count)
+        try:
+            await send_file(transport, descriptor, offset, count, stall_seconds=_STALL_SECONDS)
+        except CannotSendFile:  # TLS, for one
+            await self._copy_file(transport, payload, descriptor, offset, count)
+        if payload.chunked:
+            transport.write(b"\r\n")
+        payload.output_size += count
+        self.sent += count
+
+    async def _copy_file(
+        self, transport: asyncio.Transport, payload: StreamWriter, descriptor: int, offset: int, count: int
+    ) -> None:
+        end = offset + count
+        while offset < end:
+            data = await asyncio.to_thread(os.pread, descriptor, min(PIPE_BYTES, end - offset), offset)
+            if not data:
+                raise ConnectionAbortedError("a file was cut while it was sent")
+            transport.write(data)
+            offset += len(data)
+            try:
+                async with asyncio.timeout(_STALL_SECONDS):
+                    await payload.drain()
+            except TimeoutError as error:
+                raise ConnectionAbortedError("the client stopped reading") from error
+
+    async def write(self, data: bytes) -> None:
+        await self._start()
         self.sent += len(data)
         try:
             async with asyncio.timeout(_STALL_SECONDS):
@@ -193,8 +237,7 @@ class _Writer:
             raise ConnectionAbortedError("the client stopped reading") from error
 
     async def finish(self) -> web.StreamResponse:
-        if not self.started:
-            await self.response.prepare(self._request)
+        await self._start()
         await self.response.write_eof()
         return self.response
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gitserver.listings import list_new
 from gitserver.process import GitFailed, GitRunner
 from gitserver.publish import RefUpdate
 from gitserver.quarantine import Quarantine
@@ -23,47 +24,36 @@ class Inspection:
 async def inspect(git: GitRunner, quarantine: Quarantine, updates: Sequence[RefUpdate]) -> Inspection:
     """Checks that everything the new values reach is stored, and that branches name commits.
 
-    Cost follows the push, not the repository: what existing refs reach is not walked again.
+    Cost follows the push, not the repository: what existing refs reach is not walked again. What the updates
+    that pass add is then listed in `quarantine.listing`.
+
+    Raises:
+        Unavailable: the server could not tell.
     """
     wanted = [one for one in updates if not one.deletes]
-    if not wanted:
-        return Inspection({}, {})
-    environment = git.environment(extra=quarantine.environment())
-    refused = {}
-    if not await _connected(git, environment, wanted):
+    refused: dict[str, str] = {}
+    if not await list_new(git, quarantine, wanted):
         broken = "missing necessary objects"
         if len(wanted) > _BLAME_AT_MOST:
             refused = {one.name: broken for one in wanted}
         else:
-            refused = {one.name: broken for one in wanted if not await _connected(git, environment, [one])}
+            refused = {one.name: broken for one in wanted if not await list_new(git, quarantine, [one])}
     sound = [one for one in wanted if one.name not in refused]
-    types, peeled = await _types(git, environment, sorted({one.new for one in sound}))
+    types, peeled = await _types(git, quarantine, sorted({one.new for one in sound}))
     for one in sound:
         if one.name.startswith("refs/heads/") and types[one.new] != "commit":
             refused[one.name] = f"a branch must name a commit, not a {types[one.new]}"
+    if refused:
+        await list_new(git, quarantine, [one for one in sound if one.name not in refused])
     return Inspection(refused, peeled)
 
 
-async def _connected(git: GitRunner, environment: dict[str, str], updates: Sequence[RefUpdate]) -> bool:
-    tips = "".join(f"{one.new}\n" for one in updates)
-    try:
-        await git.run(
-            ["rev-list", "--objects", "--stdin", "--not", "--all", "--quiet"],
-            data=tips.encode(),
-            environment=environment,
-        )
-    except GitFailed as error:
-        if error.status < 0:  # killed: that says nothing about the client's objects
-            raise CacheUnavailable("the objects could not be checked") from error
-        return False
-    return True
-
-
 async def _types(
-    git: GitRunner, environment: dict[str, str], oids: Sequence[str]
+    git: GitRunner, quarantine: Quarantine, oids: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     if not oids:
         return {}, {}
+    environment = git.environment(extra=quarantine.environment())
     asked = "".join(f"{oid}\n{oid}^{{}}\n" for oid in oids)
     try:
         out = await git.run(["cat-file", "--batch-check"], data=asked.encode(), environment=environment)

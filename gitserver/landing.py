@@ -12,16 +12,21 @@ from gitserver.inspection import inspect
 from gitserver.policy import PreReceive, ProposedPush
 from gitserver.process import GitRunner
 from gitserver.publish import Publisher, RefUpdate, Verdict
+from gitserver.remarks import one_line
 
 AFTER_CHECK = failpoints.declare("push.after-check", "the objects are complete and the policies agree")
 
 
 @dataclass(frozen=True, slots=True)
 class Landing:
-    """What became of each update: denied by a check, or judged by the transaction."""
+    """What became of each update: denied by a check, or judged by the transaction.
+
+    `messages` are lines for whoever pushes, whatever came of it.
+    """
 
     denied: Mapping[str, str]
     verdicts: Sequence[Verdict]
+    messages: Sequence[str] = ()
 
     def error_of(self, name: str) -> str | None:
         """None when that ref was written, else the reason."""
@@ -67,10 +72,11 @@ class Lander:
         # Again, because rules may have changed while the pack came in.
         denied |= await self.refusals(push.repository, push.actor, sound)
         for policy in self._policies:
-            denied |= await policy.check(checked)
+            refused = await policy.check(checked)
+            denied |= {name: one_line(reason) for name, reason in refused.items()}
         wanted = [one for one in sound if one.name not in denied]
         if not wanted or (atomic and denied):
-            return Landing(denied, ())
+            return Landing(denied, (), push.remarks.lines)
         failpoints.reach(AFTER_CHECK)
         verdicts = await self._publisher.publish(
             push.repository.id,
@@ -82,5 +88,6 @@ class Lander:
             atomic=atomic,
             epoch=push.quarantine.snapshot.prune_epoch,
             kind=kind,
+            audit=push.overrides,
         )
-        return Landing(denied, verdicts)
+        return Landing(denied, verdicts, push.remarks.lines)

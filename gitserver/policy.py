@@ -1,36 +1,56 @@
 """What may be pushed: the Protocol of pre-receive policies, and the rules of protected branches."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol
 
 from sqlalchemy import select
 
 from core.access import Actor, ActorKind
+from core.audit import Action, entry
 from core.database import Database
-from core.models import BranchRule
+from core.models import AuditEntry, BranchRule
 from core.repositories import RepositoryInfo
 from gitserver.process import GitFailed, GitRunner
 from gitserver.publish import RefUpdate
 from gitserver.quarantine import Quarantine
+from gitserver.remarks import Remarks
 
 _HEADS = "refs/heads/"
+_REFS_NOTED = 100
+_BLAME_AT_MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ProposedPush:
-    """A push whose objects are complete and whose refs are not yet written."""
+    """A push whose objects are complete and whose refs are not yet written.
+
+    What it adds is listed: `gitserver.small_blobs.new_blobs`, `gitserver.touches.changed_paths`.
+    """
 
     repository: RepositoryInfo
     actor: Actor
     updates: Sequence[RefUpdate]
     options: Sequence[str]
     quarantine: Quarantine
+    remarks: Remarks = field(default_factory=Remarks)
+    overrides: list[AuditEntry] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        """Tells whoever pushes something, accepted or not: lists, warnings, what to do."""
+        self.remarks.add(line)
+
+    def override(self, rule: str, **details: object) -> None:
+        """Notes for the audit log that a rule was set aside; written if and when the push is."""
+        refs = [one.name for one in self.updates[:_REFS_NOTED]]
+        self.overrides.append(
+            entry(self.actor, Action.PUSH_OVERRIDE, self.repository.path, rule=rule, refs=refs, **details)
+        )
 
 
 class PreReceive(Protocol):
-    """A policy that may refuse updates. It must not change anything."""
+    """A policy that may refuse updates. It must not change anything; reasons are one line each."""
 
     async def before_pack(
         self, repository: RepositoryInfo, actor: Actor, updates: Sequence[RefUpdate]
@@ -41,6 +61,16 @@ class PreReceive(Protocol):
     async def check(self, push: ProposedPush) -> Mapping[str, str]:
         """Refusals that need the objects: `{ref name: reason}`. An exception refuses the whole push."""
         ...
+
+
+async def guilty(
+    updates: Sequence[RefUpdate], is_guilty: Callable[[RefUpdate], Awaitable[bool]]
+) -> list[RefUpdate]:
+    """Which updates of a push bring what was found in it; all, where asking for each would cost too much."""
+    suspects = [one for one in updates if not one.deletes]
+    if not 1 < len(suspects) <= _BLAME_AT_MOST:
+        return suspects
+    return [one for one in suspects if await is_guilty(one)] or suspects
 
 
 class BranchRules:

@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from core.errors import Unavailable
+from gitserver.children import DEVNULL, PIPE, Child, spawn
 
 PIPE_BYTES = 256 * 1024
 
@@ -100,10 +101,10 @@ class GitRunner:
         *,
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
-        stdin: int = asyncio.subprocess.PIPE,
-        stdout: int = asyncio.subprocess.PIPE,
+        stdin: int = PIPE,
+        stdout: int = PIPE,
         cpu_seconds: int | None = None,
-    ) -> AsyncIterator[asyncio.subprocess.Process]:
+    ) -> AsyncIterator[Child]:
         """A running child with piped stdin, stdout and stderr, or with descriptors given for the first two.
 
         However the block is left, the child and whatever it started are dead and reaped afterwards.
@@ -113,16 +114,13 @@ class GitRunner:
         """
         global _running  # noqa: PLW0603 - a gauge of the process
         try:
-            process = await asyncio.create_subprocess_exec(
-                self.executable,
-                *arguments,
+            process = await spawn(
+                [self.executable, *arguments],
                 cwd=cwd,
-                env=dict(environment) if environment is not None else self.environment(),
+                env=environment if environment is not None else self.environment(),
                 stdin=stdin,
                 stdout=stdout,
-                stderr=asyncio.subprocess.PIPE,
                 limit=PIPE_BYTES,
-                start_new_session=True,
             )
         except OSError as error:
             raise GitMissing(f"cannot start {self.executable}: {error.strerror}") from error
@@ -149,7 +147,7 @@ class GitRunner:
             GitFailed: it exited with anything but 0.
             GitMissing: git cannot be started.
         """
-        stdin = asyncio.subprocess.PIPE if data else asyncio.subprocess.DEVNULL
+        stdin = PIPE if data else DEVNULL
         async with self.start(arguments, cwd=cwd, environment=environment, stdin=stdin) as process:
             assert process.stdout is not None
             assert process.stderr is not None
@@ -159,6 +157,15 @@ class GitRunner:
             if await process.wait() != 0:
                 raise GitFailed(arguments, process.returncode or 0, err.decode(errors="replace"))
             return out
+
+    async def run_into(
+        self, output: int, arguments: Sequence[str], *, data: bytes, environment: Mapping[str, str]
+    ) -> None:
+        """Runs git to its end with its standard output going to an open file. Raises as `run` does."""
+        async with self.start(arguments, environment=environment, stdout=output) as process:
+            said, _ = await asyncio.gather(collect_stderr(process), _feed_all(process.stdin, data))
+            if await process.wait() != 0:
+                raise GitFailed(arguments, process.returncode or 0, said)
 
     async def version(self) -> tuple[int, ...]:
         """The version of the executable, as in `(2, 39, 5)`."""
@@ -190,7 +197,7 @@ async def _feed_all(stdin: asyncio.StreamWriter | None, data: bytes) -> None:
         stdin.close()
 
 
-async def collect_stderr(process: asyncio.subprocess.Process) -> str:
+async def collect_stderr(process: Child) -> str:
     """Reads standard error to its end, keeping the last 64 KiB."""
     assert process.stderr is not None
     kept = b""
@@ -206,15 +213,14 @@ def _limit_cpu(pid: int, seconds: int) -> None:
         log.debug("child ended before its limits were set", pid=pid)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: Child) -> None:
     """Kills the child's process group and reaps the child, even when the caller is being cancelled."""
-    if process.stdin is not None:
-        process.stdin.close()
     if process.returncode is None:
         # Only while the child is not reaped: afterwards its number may belong to somebody else.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await asyncio.shield(process.wait())
+    process.close()
 
 
 def _printable(text: str) -> str:

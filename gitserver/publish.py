@@ -20,6 +20,7 @@ from core.access import Actor, Permission, authorize_again
 from core.database import Database
 from core.errors import RepositoryNotFound
 from core.models import (
+    AuditEntry,
     MaintenanceTask,
     Pack,
     PackKind,
@@ -155,11 +156,13 @@ class Publisher:
         atomic: bool = False,
         epoch: int,
         kind: PackKind = PackKind.PUSH,
+        audit: Sequence[AuditEntry] = (),
     ) -> list[Verdict]:
         """Stores the pack, then applies the updates in one transaction; returns a verdict for each.
 
         With `atomic`, one failure fails all. When no update succeeds nothing is written, and what was
         stored is left to the orphan sweeper. `epoch` is the prune epoch that the connectivity check saw.
+        `audit` is written with the refs.
 
         Raises:
             StaleConnectivity: objects were dropped since; nothing was written.
@@ -170,7 +173,7 @@ class Publisher:
         pack = await self.store_pack(repository_id, files, kind) if files is not None else None
         # A client that leaves now changes nothing: once asked to, the commit is awaited to its end.
         work = asyncio.ensure_future(
-            self._commit(repository_id, updates, pack, actor, transport, options, atomic, epoch)
+            self._commit(repository_id, updates, pack, actor, transport, options, atomic, epoch, audit)
         )
         try:
             verdicts = await asyncio.shield(work)
@@ -198,6 +201,7 @@ class Publisher:
         options: Sequence[str],
         atomic: bool,
         epoch: int,
+        audit: Sequence[AuditEntry],
     ) -> list[Verdict]:
         async with self._database.transaction() as session:
             repository = await lock_repository(session, repository_id)
@@ -227,6 +231,7 @@ class Publisher:
                 options=list(options),
             )
             session.add(push)
+            session.add_all(audit)
             await session.flush()
             outbox.emit(
                 session,

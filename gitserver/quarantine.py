@@ -42,6 +42,11 @@ class Quarantine:
         """The object directory."""
         return self.path / "objects"
 
+    @property
+    def listing(self) -> Path:
+        """The file in which the connectivity check lists what the push adds (`gitserver.listings`)."""
+        return self.path / "new-objects"
+
     def environment(self) -> dict[str, str]:
         """What makes git write here and read the snapshot too, as git's own receive-pack sets it."""
         return {

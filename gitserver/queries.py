@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from core.errors import EntryNotFound, Unavailable
+from gitserver.children import DEVNULL, Child
 from gitserver.process import GitFailed, GitRunner, collect_stderr
 from gitserver.snapshots import Snapshot
 
@@ -38,9 +39,7 @@ class TooExpensive(Unavailable):
 class Output:
     """What a git child prints."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, arguments: Sequence[str], said: asyncio.Future[str]
-    ) -> None:
+    def __init__(self, process: Child, arguments: Sequence[str], said: asyncio.Future[str]) -> None:
         self._process = process
         self._said = said
         self._arguments = arguments
@@ -96,7 +95,7 @@ async def stream(
     async with git.start(
         arguments,
         environment=environment,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=DEVNULL,
         cpu_seconds=cpu_seconds,
     ) as process:
         # Read all along: a child that has much to complain about would block on a full pipe for ever.

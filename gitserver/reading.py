@@ -17,7 +17,8 @@ from gitserver.history import Commit, Signature
 from gitserver.objects import Kind, ObjectCache, PackSet
 from gitserver.process import GitRunner
 from gitserver.revisions import Revision
-from gitserver.snapshots import RefValue, Snapshot, Snapshots
+from gitserver.snapshots import Snapshot, Snapshots
+from gitserver.states import RefValue
 from gitserver.trees import Entry, TreePage
 
 MAX_FILES = 300

@@ -14,6 +14,7 @@ from core.models import Transport
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings
 from core.slots import Slots
+from gitserver.children import Child
 from gitserver.commands import PushRequest, read_push_request
 from gitserver.landing import Lander, Landing
 from gitserver.policy import ProposedPush
@@ -43,6 +44,15 @@ class PushSource:
     actor: Actor
     transport: Transport
     stateless: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What the client is told: about the pack, about each ref, and lines beside."""
+
+    unpack: str
+    verdicts: Sequence[Verdict]
+    messages: Sequence[str] = ()
 
 
 class PackRefused(Exception):
@@ -83,11 +93,11 @@ class Receiver:
                 asyncio.timeout(self._settings.receive_seconds) as limit,
                 self._slots.take(source.actor.client),
             ):
-                unpack, verdicts = await self._decide(source, request, packets, band, limit)
+                outcome = await self._decide(source, request, packets, band, limit)
         except TimeoutError:
-            unpack, verdicts = "the push took too long", _all(request, "timeout")
+            outcome = _Outcome("the push took too long", _all(request, "timeout"))
         except ModelyardError as error:
-            unpack, verdicts = "ok", _all(request, error.message)
+            outcome = _Outcome("ok", _all(request, error.message))
             log.warning(
                 "push.failed", repository=source.repository.path, code=error.code, error=error.message
             )
@@ -95,8 +105,10 @@ class Receiver:
         if source.stateless:
             # Clients read no answer before they have sent everything.
             await _drain(packets, self._settings.max_pack_bytes)
+        if outcome.messages:
+            await band.progress("".join(f"{line}\n" for line in outcome.messages).encode())
         if request.has("report-status") or request.has("report-status-v2"):
-            await band.data(_report(unpack, verdicts))
+            await band.data(_report(outcome))
         await band.end()
         if not source.stateless:
             with contextlib.suppress(TimeoutError):
@@ -110,11 +122,11 @@ class Receiver:
         packets: PktReader,
         band: Sideband,
         limit: asyncio.Timeout,
-    ) -> tuple[str, list[Verdict]]:
+    ) -> _Outcome:
         refused = dict(request.refused)
         refused |= await self._lander.refusals(source.repository, source.actor, _left(request, refused))
         if _hopeless(request, refused):
-            return "ok", _merge(request, refused, Landing({}, ()))
+            return _Outcome("ok", _merge(request, refused, Landing({}, ())))
         failpoints.reach(BEFORE_PACK)
         async with (
             self._snapshots.open(source.repository.id) as snapshot,
@@ -125,16 +137,15 @@ class Receiver:
                     await self._index(quarantine, packets, band, request)
                 except PackRefused as error:
                     log.info("push.unpack_refused", repository=source.repository.path, reason=str(error))
-                    return str(error), _all(request, "unpacker error")
+                    return _Outcome(str(error), _all(request, "unpacker error"))
             failpoints.reach(AFTER_PACK)
             limit.reschedule(None)  # it is for slow clients; a commit must never be reported as too late
             async with _keep_alive(band, self._settings.keepalive_seconds):
-                verdicts = await self._judge(source, request, refused, quarantine)
-        return "ok", verdicts
+                return await self._judge(source, request, refused, quarantine)
 
     async def _judge(
         self, source: PushSource, request: PushRequest, refused: dict[str, str], quarantine: Quarantine
-    ) -> list[Verdict]:
+    ) -> _Outcome:
         """Checks and publishes; once more when a prune came between the check and the commit."""
         for _ in range(_RETRIES_AFTER_PRUNE):
             async with self._snapshots.open(source.repository.id) as snapshot:
@@ -149,8 +160,8 @@ class Receiver:
                     landing = await self._lander.land(
                         push, transport=source.transport, atomic=request.has("atomic")
                     )
-                    return _merge(request, refused, landing)
-        return _all(request, "the repository is being cleaned; push again")
+                    return _Outcome("ok", _merge(request, refused, landing), landing.messages)
+        return _Outcome("ok", _all(request, "the repository is being cleaned; push again"))
 
     async def _index(
         self, quarantine: Quarantine, packets: PktReader, band: Sideband, request: PushRequest
@@ -218,7 +229,7 @@ async def _pump(packets: PktReader, stdin: asyncio.StreamWriter) -> None:
     stdin.close()
 
 
-async def _relay(process: asyncio.subprocess.Process, band: Sideband, received: asyncio.Event) -> str:
+async def _relay(process: Child, band: Sideband, received: asyncio.Event) -> str:
     """Passes progress on once git says, by a NUL, that it has the whole pack: HTTP allows no word before."""
     assert process.stderr is not None
     said = b""
@@ -293,9 +304,9 @@ def _merge(request: PushRequest, refused: dict[str, str], landing: Landing) -> l
     ]
 
 
-def _report(unpack: str, verdicts: Sequence[Verdict]) -> bytes:
-    lines = [f"unpack {unpack}\n".encode()]
-    for one in verdicts:
+def _report(outcome: _Outcome) -> bytes:
+    lines = [f"unpack {outcome.unpack}\n".encode()]
+    for one in outcome.verdicts:
         name = one.name.encode("utf-8", "surrogateescape")
         if one.error is None:
             lines.append(b"ok " + name + b"\n")

@@ -19,13 +19,12 @@ from itertools import chain
 from pathlib import Path
 
 import structlog
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.database import Database
-from core.errors import RepositoryNotFound, Unavailable
-from core.models import ObjectFormat, Pack, PackKind, Ref, Repository
+from core.errors import Unavailable
+from core.models import ObjectFormat, Pack, PackKind
 from gitserver import leases
+from gitserver.states import RefValue, RepositoryState, States
 from storage.protocol import ObjectNotFound, ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -37,33 +36,6 @@ class CacheUnavailable(Unavailable):
     """The cache directory cannot be written, or the packs of a repository cannot be brought."""
 
     code = "cache_unavailable"
-
-
-@dataclass(frozen=True, slots=True)
-class RefValue:
-    """What a ref names; `peeled` is the object behind an annotated tag, else None."""
-
-    oid: str
-    peeled: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RepositoryState:
-    """Refs and live packs of one repository, as one read transaction saw them."""
-
-    repository_id: str
-    version: int
-    state: str
-    prune_epoch: int
-    default_branch: str
-    object_format: ObjectFormat
-    refs: dict[str, RefValue]
-    packs: tuple[Pack, ...]
-
-    @property
-    def name(self) -> str:
-        """Names this state among all states of the repository."""
-        return f"{self.version}-{self.state}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,35 +74,6 @@ class Snapshot:
         return self.state.prune_epoch
 
 
-async def read_state(session: AsyncSession, repository_id: str) -> RepositoryState:
-    """Reads refs and live packs in the caller's transaction.
-
-    Raises:
-        RepositoryNotFound: it was deleted meanwhile.
-    """
-    repository = await session.get(Repository, repository_id, populate_existing=True)
-    if repository is None:
-        raise RepositoryNotFound("no such repository")
-    refs = await session.execute(
-        select(Ref.name, Ref.oid, Ref.peeled).where(Ref.repository_id == repository_id).order_by(Ref.name)
-    )
-    packs = await session.scalars(
-        select(Pack)
-        .where(Pack.repository_id == repository_id, Pack.superseded_at.is_(None))
-        .order_by(Pack.id)
-    )
-    return RepositoryState(
-        repository_id=repository_id,
-        version=repository.refs_version,
-        state=repository.state,
-        prune_epoch=repository.prune_epoch,
-        default_branch=repository.default_branch,
-        object_format=repository.object_format,
-        refs={name: RefValue(oid, peeled) for name, oid, peeled in refs},
-        packs=tuple(packs),
-    )
-
-
 def pack_key(repository_id: str, key: str, file_name: str) -> str:
     """Where a file of a pack lies in the object store."""
     return f"git/{repository_id}/{key}/{file_name}"
@@ -140,7 +83,7 @@ class Snapshots:
     """Brings repositories from the database and the object store to this node's disk."""
 
     def __init__(self, database: Database, store: ObjectStore, cache_dir: Path) -> None:
-        self._database = database
+        self._states = States(database)
         self._store = store
         self._root = cache_dir
         self._building: dict[Path, asyncio.Task[None]] = {}
@@ -154,19 +97,7 @@ class Snapshots:
 
     async def state(self, repository_id: str) -> RepositoryState:
         """The current refs and packs; touches no disk. Raises `RepositoryNotFound`."""
-        async with self._database.read() as session:
-            return await read_state(session, repository_id)
-
-    async def current(self, repository_id: str) -> str:
-        """What names the current state among all states of the repository. Raises `RepositoryNotFound`."""
-        async with self._database.read() as session:
-            found = await session.execute(
-                select(Repository.refs_version, Repository.state).where(Repository.id == repository_id)
-            )
-        row = found.one_or_none()
-        if row is None:
-            raise RepositoryNotFound("no such repository")
-        return f"{row[0]}-{row[1]}"
+        return await self._states.current(repository_id)
 
     @asynccontextmanager
     async def open(self, repository_id: str) -> AsyncIterator[Snapshot]:

@@ -14,7 +14,8 @@ from core.models import ObjectFormat
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings
 from core.slots import Slots
-from gitserver.advertise import LsRefs, capabilities_v2, encode_request
+from gitserver.advertise import LsRefs, RefAnswers, capabilities_v2, encode_request
+from gitserver.children import PIPE, Child
 from gitserver.clones import CloneKey, Clones, digest_of, is_clone, wanted
 from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, collect_stderr, feed
 from gitserver.protocol import DELIM, FLUSH, ByteReader, ByteWriter, PktReader
@@ -58,6 +59,7 @@ class Uploader:
     def __init__(self, snapshots: Snapshots, clones: Clones, git: GitRunner, settings: GitSettings) -> None:
         self._snapshots = snapshots
         self._clones = clones
+        self._answers = RefAnswers()
         self._git = git
         self._settings = settings
         self._slots = Slots(settings.concurrent_uploads, share=settings.concurrent_uploads // 4)
@@ -122,7 +124,7 @@ class Uploader:
             return False
         if request.command == "ls-refs":
             wanted = await LsRefs.read(packets) if request.delimited else LsRefs()
-            for piece in wanted.answer(await self._snapshots.state(repository.id)):
+            for piece in self._answers.answer(wanted, await self._snapshots.state(repository.id)):
                 await writer.write(piece)
         elif request.command in ("fetch", "object-info"):
             arguments = await _read_arguments(packets) if request.delimited else []
@@ -143,11 +145,10 @@ class Uploader:
         client: str,
     ) -> None:
         digest = digest_of(request.capabilities, arguments)
-        key = CloneKey(repository.id, await self._snapshots.current(repository.id), digest)
-        if await self._clones.replay(key, writer):
-            return
         state = await self._snapshots.state(repository.id)
         key = CloneKey(repository.id, state.name, digest)
+        if await self._clones.replay(key, writer):
+            return
         tips = {oid for value in state.refs.values() for oid in (value.oid, value.peeled)}
         # Lazy fetches of single blobs look like clones too, and nobody asks for the same again.
         if not wanted(arguments) <= tips or not self._clones.takes(sum(pack.bytes for pack in state.packs)):
@@ -208,7 +209,7 @@ class Uploader:
     @contextlib.asynccontextmanager
     async def _child(
         self, repository: RepositoryInfo, arguments: Sequence[str], protocol: int, client: str
-    ) -> AsyncIterator[asyncio.subprocess.Process]:
+    ) -> AsyncIterator[Child]:
         async with (
             self._leased(repository, client) as snapshot,
             self._start([*arguments, str(snapshot.path)], protocol, snapshot.path) as process,
@@ -237,15 +238,13 @@ class Uploader:
         arguments: Sequence[str],
         protocol: int,
         path: Path,
-        stdout: int = asyncio.subprocess.PIPE,
-    ) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
+        stdout: int = PIPE,
+    ) -> contextlib.AbstractAsyncContextManager[Child]:
         extra: Mapping[str, str] = {"GIT_PROTOCOL": f"version={protocol}"} if protocol else {}
         environment = self._git.environment(_UPLOAD_CONFIG, extra)
         return self._git.start(arguments, cwd=path, environment=environment, stdout=stdout)
 
-    async def _exchange(
-        self, process: asyncio.subprocess.Process, reader: ByteReader, writer: ByteWriter
-    ) -> None:
+    async def _exchange(self, process: Child, reader: ByteReader, writer: ByteWriter) -> None:
         assert process.stdin is not None
         pump = asyncio.ensure_future(_pump(reader, process.stdin, self._settings.max_request_bytes))
         copy = asyncio.ensure_future(_copy_out(process, writer))
@@ -313,7 +312,7 @@ async def _read_arguments(packets: PktReader) -> list[bytes]:
     return lines
 
 
-async def _feed_whole(process: asyncio.subprocess.Process, data: bytes) -> None:
+async def _feed_whole(process: Child, data: bytes) -> None:
     assert process.stdin is not None
     await feed(process.stdin, data)
     process.stdin.close()
@@ -331,9 +330,7 @@ async def _pump(reader: ByteReader, stdin: asyncio.StreamWriter, limit: int) -> 
     stdin.close()
 
 
-async def _copy_out(
-    process: asyncio.subprocess.Process, writer: ByteWriter, wanted_refs: Sequence[bytes] = ()
-) -> None:
+async def _copy_out(process: Child, writer: ByteWriter, wanted_refs: Sequence[bytes] = ()) -> None:
     """Copies a child's output to the client until it ends, with a `wanted-refs` section put in.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from core.errors import ProtocolError
 from gitserver.protocol import DELIM, FLUSH, RESPONSE_END, ByteReader, ByteWriter, PktReader, pkt_line
-from gitserver.snapshots import RefValue
+from gitserver.states import RefValue
 
 _PREFIX = b"want-ref "
 _SECTIONS_LIMIT = 256 * 1024 * 1024

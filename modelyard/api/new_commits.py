@@ -87,12 +87,16 @@ class NewCommit(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CommittedView(msgspec.Struct):
-    """A commit that is on its branch; `parent` is null for the first one of a history."""
+    """A commit that is on its branch; `parent` is null for the first one of a history.
+
+    `messages` is what `git push` would show behind `remote:`.
+    """
 
     oid: str
     tree: str
     parent: str | None
     branch: str
+    messages: list[str]
 
 
 @operations.add(
@@ -133,7 +137,7 @@ async def create_commit(call: Call, repository: RepositoryInfo, body: NewCommit)
         author=author,
     )
     call.headers["Location"] = call.repository_url(repository, "/commits/{oid}", oid=made.oid)
-    return CommittedView(made.oid, made.tree, made.parent, made.branch)
+    return CommittedView(made.oid, made.tree, made.parent, made.branch, list(made.messages))
 
 
 def _edit(number: int, wanted: PutFile | DeletePath | MovePath) -> Edit:

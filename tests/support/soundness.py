@@ -7,7 +7,8 @@ from sqlalchemy import select
 from core.access import SYSTEM, Permission
 from core.models import Pack
 from core.names import parse_address
-from gitserver.snapshots import RepositoryState, pack_key
+from gitserver.snapshots import pack_key
+from gitserver.states import RepositoryState
 from tests.support.processes import wait_until
 from tests.support.program import Program
 from tests.support.server import RunningServer

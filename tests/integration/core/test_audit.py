@@ -78,7 +78,9 @@ async def test_each_change_leaves_one_entry(core: Core) -> None:
     await expect(Action.USER_DELETE, "bobby", accounts.delete(SYSTEM, "bobby"))
 
     entries = await core.audit.list(SYSTEM)
-    assert {entry.action for entry in entries} == set(Action), "this test changes something of each kind"
+    elsewhere = {one for one in Action if one.partition(":")[0] in ("lfs", "lock", "push", "quota")}
+    found = {entry.action for entry in entries}
+    assert found == set(Action) - elsewhere, "this test changes something of each kind that core has"
 
 
 async def test_a_refused_change_leaves_none(core: Core) -> None:
