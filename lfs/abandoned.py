@@ -21,6 +21,8 @@ AFTER_MARK = failpoints.declare(
 AFTER_BYTES = failpoints.declare("lfs.abandoned.after-bytes", "its bytes are deleted, its row is there")
 
 _BATCH = 500
+# Parts that no row names any more, left by a crash, go this much later than those that a row names.
+_PARTS_GRACE = timedelta(days=1)
 
 
 class AbandonedUploads:
@@ -34,7 +36,8 @@ class AbandonedUploads:
     async def sweep(self) -> int:
         """Drops what was not touched for `[lfs] upload_days`; returns how many uploads went.
 
-        One whose store is out of reach stays for the next pass, and does not keep the others.
+        A day later so do parts that no row names. What a store out of reach has stays for the next pass,
+        and does not keep the rest.
 
         Raises:
             DatabaseUnavailable: the rest is left to the next pass.
@@ -50,7 +53,19 @@ class AbandonedUploads:
                     log.warning("lfs.abandoned.kept", upload_id=upload.id, error=error.message)
         if dropped:
             log.info("lfs.abandoned.swept", uploads=dropped)
+        await self._sweep_parts()
         return dropped
+
+    async def _sweep_parts(self) -> None:
+        age = (self._age + _PARTS_GRACE).total_seconds()
+        for kind in self._stores.kinds():
+            try:
+                swept = await self._stores[kind].sweep_parts(age)
+            except StoreUnavailable as error:
+                log.warning("lfs.abandoned.parts_kept", store=kind.value, error=error.message)
+            else:
+                if swept:
+                    log.info("lfs.abandoned.parts_swept", store=kind.value, sets=swept)
 
     async def _stale(self, cutoff: datetime, last: str) -> list[LfsUpload]:
         query = (

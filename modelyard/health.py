@@ -44,6 +44,9 @@ class Readiness:
             "store": services.store.check,
             "cache": lambda: asyncio.to_thread(_write_probe, services.settings.cache_dir),
         }
+        large_files = services.large_files.stores.current
+        if large_files is not services.store:
+            self._checks["lfs_store"] = large_files.check
         self._lock = asyncio.Lock()
         self._report: Report | None = None
         self._at = 0.0

@@ -4,7 +4,11 @@ from collections import Counter
 
 from aiohttp import web
 
+from core.errors import TooManyRequests
 from gitserver.http import GitHttp
+from lfs.http import LfsHttp
+from lfs.http_face import Face, RateLimit
+from lfs.http_parts import LfsParts
 from modelyard import health
 from modelyard.api.routes import add_routes as add_api_routes
 from modelyard.authentication import actor_of
@@ -18,7 +22,9 @@ from modelyard.context import (
     GAUGES,
     METRICS,
     PROXIES,
+    REQUEST_ID,
     SERVICES,
+    base_url,
 )
 from modelyard.drain import Drain
 from modelyard.gauges import Gauges
@@ -64,8 +70,34 @@ def make_app(
         max_pack_bytes=services.settings.git.max_pack_bytes,
         observer=app[METRICS],
     )
+    app.router.add_routes(_lfs_routes(services, app[METRICS]))
     app.router.add_routes(git.routes())
     return app
+
+
+def _lfs_routes(services: Services, metrics: Metrics) -> list[web.RouteDef]:
+    settings = services.settings.lfs
+    face = Face(
+        services.large_files.service,
+        actor_of,
+        base_url=base_url,
+        request_id=lambda request: request[REQUEST_ID],
+        limit=_limit(settings.requests_per_minute),
+    )
+    parts = LfsParts(face, services.large_files.parts)
+    lfs = LfsHttp(face, max_batch_objects=settings.max_batch_objects, observer=metrics, more=parts.routes())
+    return lfs.routes()
+
+
+def _limit(per_minute: int) -> RateLimit:
+    limiter = RateLimiter(per_minute)
+
+    def take(client: str) -> None:
+        allowance = limiter.take(client)
+        if not allowance.allowed:
+            raise TooManyRequests("too many requests; slow down", retry_after=allowance.reset)
+
+    return take
 
 
 def make_runner(app: web.Application, *, idle_seconds: float) -> web.AppRunner:

@@ -1,11 +1,17 @@
-"""Counts the bytes of Git over SSH; over HTTP the routes count them themselves."""
+"""Counts the bytes of Git and git-lfs over SSH; over HTTP the routes count them themselves."""
+
+from collections.abc import Awaitable, Callable
 
 from core.access import Actor
 from core.models import Transport
+from core.names import Address
 from core.repositories import RepositoryInfo
 from gitserver.protocol import ByteReader, ByteWriter
 from gitserver.service import GitService
+from lfs.batch import Operation
 from modelyard.metrics import Metrics
+from sshd.ports import LargeFiles
+from sshd.streams import Pulse
 
 
 class MeteredReader:
@@ -91,3 +97,33 @@ class MeteredGit:
 
     def _count(self, service: str, source: MeteredReader, sink: MeteredWriter) -> None:
         self._metrics.transferred("ssh", service, received=source.bytes, sent=sink.bytes)
+
+
+class MeteredLargeFiles:
+    """A `sshd.ports.LargeFiles` whose bytes are counted, also when a conversation breaks off."""
+
+    def __init__(self, large_files: LargeFiles, metrics: Metrics) -> None:
+        self._large_files = large_files
+        self._metrics = metrics
+
+    async def authenticate(
+        self, actor: Actor, address: Address, operation: Operation, local_address: str
+    ) -> bytes:
+        """As `LargeFiles.authenticate`."""
+        return await self._large_files.authenticate(actor, address, operation, local_address)
+
+    async def transfer(
+        self,
+        identify: Callable[[], Awaitable[Actor]],
+        address: Address,
+        operation: Operation,
+        reader: ByteReader,
+        writer: ByteWriter,
+        pulse: Pulse,
+    ) -> None:
+        """As `LargeFiles.transfer`."""
+        source, sink = MeteredReader(reader), MeteredWriter(writer)
+        try:
+            await self._large_files.transfer(identify, address, operation, source, sink, pulse)
+        finally:
+            self._metrics.transferred("ssh", "git-lfs-transfer", received=source.bytes, sent=sink.bytes)

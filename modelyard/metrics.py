@@ -66,6 +66,25 @@ class Metrics:
             ("transport", "service", "direction"),
             registry=self.registry,
         )
+        self._lfs_transfers = Counter(
+            "modelyard_lfs_transfers",
+            "Uploads and downloads of large files through this server, by how they ended.",
+            ("operation", "outcome"),
+            registry=self.registry,
+        )
+        self._lfs_seconds = Histogram(
+            "modelyard_lfs_transfer_seconds",
+            "Duration of uploads and downloads of large files.",
+            ("operation",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._lfs_bytes = Counter(
+            "modelyard_lfs_bytes",
+            "Bytes of large files that moved through this server.",
+            ("operation",),
+            registry=self.registry,
+        )
         self._pushes = Counter(
             "modelyard_pushes",
             "Pushes, API commits and imports that changed a ref.",
@@ -91,6 +110,12 @@ class Metrics:
         """Counts bytes of a Git service."""
         self._bytes.labels(transport, service, "in").inc(received)
         self._bytes.labels(transport, service, "out").inc(sent)
+
+    def lfs_transfer(self, operation: str, outcome: str, size: int, seconds: float) -> None:
+        """Counts an upload or download of a large file that ended."""
+        self._lfs_transfers.labels(operation, outcome).inc()
+        self._lfs_seconds.labels(operation).observe(seconds)
+        self._lfs_bytes.labels(operation).inc(size)
 
     def pushed(self, _repository_id: str) -> None:
         """Counts an accepted change of refs; a listener of the publisher."""

@@ -4,20 +4,24 @@ import asyncio
 import resource
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
 
 import structlog
 import uvloop
 from aiohttp import web
 
 from core.errors import ModelyardError
+from core.settings import Settings
 from modelyard.drain import Drain
 from modelyard.http import make_app, make_runner
 from modelyard.listening import Listeners
-from modelyard.metering import MeteredGit
+from modelyard.metering import MeteredGit, MeteredLargeFiles
 from modelyard.metrics import Metrics
 from modelyard.services import Services, host_key_path
 from modelyard.stopping import Stop, signals
 from modelyard.tls import Certificate
+from sshd.large_files import LfsCommands
+from sshd.lfs_authenticate import HttpFace
 from sshd.server import SshServer
 
 log = structlog.get_logger(__name__)
@@ -38,11 +42,17 @@ class Server:
         self._certificate = certificate
         self._metrics = Metrics(str(worker))
         self._drain = Drain()
+        large_files = LfsCommands(
+            services.large_files.service,
+            http_face(self._settings, listeners),
+            max_batch_objects=self._settings.lfs.max_batch_objects,
+        )
         self._ssh = SshServer(
             self._settings.ssh,
             services.repositories,
             services.credentials,
             MeteredGit(services.git, self._metrics),
+            MeteredLargeFiles(large_files, self._metrics),
             host_key_path(self._settings),
             observer=self._metrics,
         )
@@ -104,10 +114,11 @@ class Server:
 
     async def _check_store(self) -> None:
         """Makes what the store lacks. A store that is away does not stop us: `/readyz` tells, pushes wait."""
-        try:
-            await self._services.store.check()
-        except ModelyardError as error:
-            log.warning("the object store is not available", reason=error.message)
+        for store in {self._services.store, self._services.large_files.stores.current}:
+            try:
+                await store.check()
+            except ModelyardError as error:
+                log.warning("the object store is not available", reason=error.message)
 
     def _reload(self) -> None:
         if self._certificate is not None:
@@ -116,9 +127,19 @@ class Server:
             log.info("nothing to reload without a certificate")
 
 
+def http_face(settings: Settings, listeners: Listeners) -> HttpFace:
+    """What clients of SSH are told of the HTTP face."""
+    listens_at = urlsplit(listeners.endpoints.http)
+    assert listens_at.port is not None
+    return HttpFace(settings.http.public_url, listens_at.scheme, listens_at.port, settings.ssh.public_host)
+
+
 def background(services: Services) -> list[Coroutine[object, object, None]]:
-    """What runs beside the faces until it is cancelled."""
-    return [services.maintenance.run_forever()] if services.settings.maintenance.enabled else []
+    """What runs beside the faces until it ends or is cancelled."""
+    always = [services.large_files.mode.settle()]
+    if not services.settings.maintenance.enabled:
+        return always
+    return [*always, services.maintenance.run_forever(), services.safekeeping.upkeep.run_forever()]
 
 
 def run_loop(main: Coroutine[object, object, None]) -> None:

@@ -27,7 +27,7 @@ from gitserver.fsck import Fsck
 from gitserver.gate import Gate
 from gitserver.landing import Lander
 from gitserver.maintenance import Maintenance
-from gitserver.policy import BranchRules
+from gitserver.policy import BranchRules, PreReceive
 from gitserver.process import GitRunner
 from gitserver.publish import Publisher
 from gitserver.reading import Reader
@@ -35,6 +35,11 @@ from gitserver.repack import Repacker
 from gitserver.service import GitService
 from gitserver.snapshots import Snapshots
 from gitserver.sweeper import Sweeper
+from modelyard.large_files import LargeFiles, open_large_files
+from modelyard.lfs_policy import MissingObjects
+from modelyard.lock_policy import LockedPaths
+from modelyard.pointers import Pointers
+from modelyard.safekeeping import Safekeeping, build_safekeeping
 from modelyard.secret_files import ensure_private_directory, load_or_create_key
 from storage.build import build_store
 from storage.protocol import ObjectStore
@@ -69,6 +74,8 @@ class Services:
     sweeper: Sweeper
     exchange: Exchange
     fsck: Fsck
+    large_files: LargeFiles
+    safekeeping: Safekeeping
 
 
 @asynccontextmanager
@@ -91,6 +98,10 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             await migrate.upgrade(database)
         store = build_store(settings)
         stack.push_async_callback(store.close)
+        repositories = Repositories(database, settings.repositories, settings.auth)
+        large_files = await stack.enter_async_context(
+            open_large_files(settings, sealing_key, database, repositories, store)
+        )
         runner = GitRunner(settings.git.executable, max_object_bytes=settings.git.max_object_bytes)
         snapshots = Snapshots(database, store, settings.cache_dir)
         stack.push_async_callback(snapshots.close)
@@ -101,11 +112,16 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         )
         reader = Reader(snapshots, runner)
         stack.push_async_callback(reader.close)
-        policies = [BranchRules(database, runner)]
+        policies: list[PreReceive] = [
+            BranchRules(database, runner),
+            MissingObjects(database, runner, large_files.objects, settings.lfs),
+            LockedPaths(runner, large_files.locks),
+        ]
         lander = Lander(publisher, runner, policies)
         gate = Gate(snapshots, lander, runner, settings.git)
         repacker = Repacker(database, snapshots, publisher, runner, settings.maintenance)
         sweeper = Sweeper(database, store, snapshots, settings.maintenance)
+        pointers = Pointers(runner, snapshots)
         yield Services(
             settings=settings,
             sealing_key=sealing_key,
@@ -116,7 +132,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             organisations=Organisations(database),
             credentials=Credentials(database, settings.auth),
             keyring=Keyring(database, settings.auth),
-            repositories=Repositories(database, settings.repositories, settings.auth),
+            repositories=repositories,
             collaboration=Collaboration(database, settings.auth),
             runner=runner,
             snapshots=snapshots,
@@ -129,6 +145,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             sweeper=sweeper,
             exchange=Exchange(snapshots, publisher, runner),
             fsck=Fsck(database, store, settings.cache_dir, runner),
+            large_files=large_files,
+            safekeeping=build_safekeeping(settings, database, large_files.stores, pointers),
         )
 
 
@@ -140,6 +158,6 @@ def host_key_path(settings: Settings) -> Path:
 def _prepare(settings: Settings) -> bytes:
     ensure_private_directory(settings.data_dir)
     ensure_private_directory(settings.cache_dir)
-    if settings.storage.kind == "local":
+    if "local" in (settings.storage.kind, settings.lfs.store):
         ensure_private_directory(settings.store_dir)
     return load_or_create_key(settings.data_dir / SEALING_KEY)

@@ -9,6 +9,7 @@ import asyncssh
 import structlog
 
 from core.errors import ModelyardError
+from sshd.dispatch import Caller
 from sshd.limits import ConnectionLimits, normal_address
 from sshd.session import CommandSession, Face, Outcome, Peer
 from sshd.streams import Pulse
@@ -143,7 +144,10 @@ class Client(asyncssh.SSHServer):
     def auth_completed(self) -> None:
         if self._valid_fingerprint is None:
             raise asyncssh.PermissionDenied("no key has signed")
-        self._peer = Peer(self._id, self._address, self._valid_fingerprint, self._wire, Pulse())
+        sockname = self._wire.get_extra_info("sockname")
+        local_address = normal_address(str(sockname[0])) if sockname else ""
+        caller = Caller(self._valid_fingerprint, self._address, local_address)
+        self._peer = Peer(self._id, caller, self._wire, Pulse())
         self._log.info("ssh login", address=self._address, key=self._valid_fingerprint)
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:

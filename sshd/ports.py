@@ -1,5 +1,6 @@
 """What the SSH face needs from the rest of the program, and nothing more."""
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from core.access import Actor, Permission
@@ -7,6 +8,8 @@ from core.models import Transport
 from core.names import Address
 from core.repositories import RepositoryInfo
 from gitserver.protocol import ByteReader, ByteWriter
+from lfs.batch import Operation
+from sshd.streams import Pulse
 
 
 class KeyAuthenticator(Protocol):
@@ -62,6 +65,31 @@ class GitService(Protocol):
     ) -> None: ...
 
 
+class LargeFiles(Protocol):
+    """Serves git-lfs. Refuses with a `ModelyardError`, which the client is shown, before anything is said."""
+
+    async def authenticate(
+        self, actor: Actor, address: Address, operation: Operation, local_address: str
+    ) -> bytes:
+        """The answer of `git-lfs-authenticate`; `local_address` is where the client reached this server."""
+        ...
+
+    async def transfer(
+        self,
+        identify: Callable[[], Awaitable[Actor]],
+        address: Address,
+        operation: Operation,
+        reader: ByteReader,
+        writer: ByteWriter,
+        pulse: Pulse,
+    ) -> None:
+        """Holds the conversation of `git-lfs-transfer`; `pulse` is patient between its commands.
+
+        `identify` says who the client is now, or raises `InvalidCredentials`.
+        """
+        ...
+
+
 class Observer(Protocol):
     """Counts. Must neither block nor raise."""
 
@@ -70,7 +98,7 @@ class Observer(Protocol):
     def connection_closed(self) -> None: ...
 
     def command_started(self, service: str) -> None:
-        """`service` is a Git service, `greeting`, or `refused` for a line that is no command."""
+        """`service` is a `sshd.commands.Service`, `greeting`, or `refused` for what is no command."""
         ...
 
     def command_finished(self, service: str, outcome: str, seconds: float) -> None:

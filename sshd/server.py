@@ -1,4 +1,4 @@
-"""The SSH listener: Git over SSH for one user name, `git`, by key only, and nothing else."""
+"""The SSH listener: Git and git-lfs over SSH for one user name, `git`, by key only, and nothing else."""
 
 import asyncio
 import logging
@@ -15,7 +15,14 @@ from sshd.client import Client
 from sshd.dispatch import Dispatcher
 from sshd.host_key import load_or_create
 from sshd.limits import ConnectionLimits
-from sshd.ports import GitService, KeyAuthenticator, NullObserver, Observer, RepositoryOpener
+from sshd.ports import (
+    GitService,
+    KeyAuthenticator,
+    LargeFiles,
+    NullObserver,
+    Observer,
+    RepositoryOpener,
+)
 from sshd.session import Face
 from sshd.wire import Wire
 
@@ -61,7 +68,7 @@ _FAREWELL_SECONDS = 2
 
 
 class SshServer:
-    """Serves Git over SSH in the running event loop, from `start` to `close`.
+    """Serves Git and git-lfs over SSH in the running event loop, from `start` to `close`.
 
     The connection limits of the settings count per process.
     """
@@ -72,6 +79,7 @@ class SshServer:
         repositories: RepositoryOpener,
         credentials: KeyAuthenticator,
         git: GitService,
+        large_files: LargeFiles,
         host_key: Path,
         *,
         observer: Observer | None = None,
@@ -87,7 +95,7 @@ class SshServer:
         self._draining = asyncio.Event()
         self._face = Face(
             settings,
-            Dispatcher(repositories, credentials, git),
+            Dispatcher(repositories, credentials, git, large_files),
             observer or NullObserver(),
             self._spawn,
             self._draining,

@@ -13,7 +13,7 @@ from core.access import Actor
 from core.errors import ModelyardError, Unavailable
 from core.settings import SshSettings
 from sshd.commands import Command, parse_command
-from sshd.dispatch import Dispatcher
+from sshd.dispatch import Caller, Dispatcher
 from sshd.ports import Observer
 from sshd.streams import ChannelReader, ChannelWriter, Pulse
 from sshd.texts import one_line
@@ -21,6 +21,9 @@ from sshd.wire import Wire
 
 log = structlog.get_logger(__name__)
 
+# How long a client may take before it says what it wants, where it has reason to (see `Pulse.patient`). That
+# it is still there is known from the keep-alives of the connection.
+_PATIENCE_SECONDS = 24 * 3600
 _MAX_VARIABLES = 64
 _MAX_VARIABLE_BYTES = 64 * 1024
 
@@ -59,13 +62,11 @@ class Peer:
 
     Attributes:
         id: names the connection in log lines.
-        fingerprint: of the key that signed the login.
         pulse: when bytes last moved on any session.
     """
 
     id: str
-    address: str
-    fingerprint: str
+    caller: Caller
     wire: Wire
     pulse: Pulse
 
@@ -108,7 +109,6 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
         """Looks for what no callback reports. Called about once a second."""
         if not self._connected:
             return
-        settings = self._face.settings
         if self._floods():
             log.warning("ssh client floods variables", ssh_session=self._id)
             self._peer.wire.abort()
@@ -116,10 +116,13 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
             # asyncssh keeps the close of a channel to itself while input waits that nobody reads.
             if self._channel.is_closing():
                 self.end(Outcome.GONE)
-            elif self._pulse.quiet_for() > settings.idle_seconds:
+            elif self._pulse.quiet_for() > self._silence_allowed():
                 self.end(Outcome.IDLE)
-        elif self._task is None and time.monotonic() - self._opened > settings.login_seconds:
+        elif self._task is None and time.monotonic() - self._opened > self._face.settings.login_seconds:
             self._channel.close()
+
+    def _silence_allowed(self) -> float:
+        return _PATIENCE_SECONDS if self._pulse.patient else self._face.settings.idle_seconds
 
     def _floods(self) -> bool:
         """Whether the client sets variables without end, which asyncssh stores without limit."""
@@ -224,14 +227,16 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
             raise Unavailable(_LAST_WORDS[Outcome.SHUTDOWN])
         if refusal is not None:
             raise refusal
-        actor = self._actor = await self._face.dispatcher.identify(self._peer.fingerprint, self._peer.address)
+        actor = self._actor = await self._face.dispatcher.identify(self._peer.caller)
         if command is None:
             return Outcome.REFUSED, (
                 f"Hi {actor.name}! You have authenticated, but Modelyard does not offer a shell."
             )
         variable = self._channel.get_environment_bytes().get(b"GIT_PROTOCOL")
         git_protocol = variable.decode("ascii", "replace") if variable is not None else None
-        await self._face.dispatcher.run(command, actor, git_protocol, self._reader, self._writer)
+        await self._face.dispatcher.run(
+            command, actor, self._peer.caller, git_protocol, self._reader, self._writer, self._pulse
+        )
         return Outcome.OK, None
 
     async def _finish(self, outcome: Outcome, message: str | None) -> None:

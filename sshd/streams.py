@@ -5,24 +5,34 @@ Bytes are pumped by hand: asyncssh's `process.redirect` followed by an exit cuts
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import asyncssh
 
+from gitserver.protocol import ByteReader
 from sshd.wire import Wire
 
-# One slice of output is handed to the channel at a time, so this bounds what a slow client can pile up.
-SLICE_BYTES = 256 * 1024
-# Input that was not read yet; above it the channel stops granting window.
+# One slice of output is handed to the channel at a time, so this bounds what a slow client can pile up. It
+# holds a chunk of an object store in the frames that it travels in.
+SLICE_BYTES = 260 * 1024
+# Input that was not read yet; above it the channel stops granting window, which is two MiB at a time.
 INPUT_BYTES = 1024 * 1024
 
 
 class Pulse:
-    """When bytes last moved. Touching it touches its parent."""
+    """When bytes last moved. Touching it touches its parent.
+
+    Attributes:
+        patient: nothing is under way, and the client has good reasons to be silent for hours: git holds a
+            push open while git-lfs uploads, and git-lfs holds several conversations of which one works.
+    """
 
     def __init__(self, parent: "Pulse | None" = None) -> None:
         self._parent = parent
         self.last = time.monotonic()
+        self.patient = False
 
     def touch(self) -> None:
         """Bytes moved now."""
@@ -33,6 +43,33 @@ class Pulse:
     def quiet_for(self) -> float:
         """Seconds since bytes last moved."""
         return time.monotonic() - self.last
+
+
+class FirstWord:
+    """A `ByteReader` that makes its pulse patient while it waits for the first bytes of something."""
+
+    def __init__(self, reader: ByteReader, pulse: Pulse) -> None:
+        """The very first bytes are waited for patiently."""
+        self._reader = reader
+        self._pulse = pulse
+        self._expected = True
+
+    @contextmanager
+    def expected(self) -> Iterator[None]:
+        """So are the first bytes that are read within the block."""
+        self._expected = True
+        try:
+            yield
+        finally:
+            self._expected = False
+
+    async def read(self, n: int) -> bytes:
+        """As the reader."""
+        self._pulse.patient, self._expected = self._expected, False
+        try:
+            return await self._reader.read(n)
+        finally:
+            self._pulse.patient = False
 
 
 class Valve(Protocol):
@@ -52,6 +89,7 @@ class ChannelReader:
         self._buffer = bytearray()
         self._news = asyncio.Event()
         self._paused = False
+        self._opening = False
         self._ended = False
         self._lost = False
 
@@ -60,9 +98,27 @@ class ChannelReader:
         self._pulse.touch()
         self._buffer += data
         self._news.set()
+        if not self._opening:
+            self._close_valve_when_full()
+
+    def _close_valve_when_full(self) -> None:
         if len(self._buffer) >= INPUT_BYTES and not self._paused:
             self._paused = True
             self._valve.pause_reading()
+
+    def _open_valve(self) -> None:
+        """Takes all that piled up behind the valve.
+
+        asyncssh grants the client a whole new window with the first piece that it hands over, whatever it
+        still holds back. Closing the valve in the middle would let a fast client pile up without limit; so
+        there is one window in here at most, and one behind the valve.
+        """
+        self._paused, self._opening = False, True
+        try:
+            self._valve.resume_reading()
+        finally:
+            self._opening = False
+        self._close_valve_when_full()
 
     def feed_eof(self) -> None:
         """The client has no more to say, and still listens."""
@@ -91,8 +147,7 @@ class ChannelReader:
         data = bytes(self._buffer[:n])
         del self._buffer[:n]
         if self._paused and len(self._buffer) < INPUT_BYTES // 2:
-            self._paused = False
-            self._valve.resume_reading()
+            self._open_valve()
         return data
 
 

@@ -1,5 +1,6 @@
 """The object store on MinIO or anything else that speaks S3."""
 
+import asyncio
 import io
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -16,6 +17,7 @@ from core.settings import StorageSettings
 from storage.keys import check_prefix, check_range
 from storage.local_files import Draft
 from storage.minio_bucket import Bucket
+from storage.minio_forgeries import ForgeryProbe
 from storage.minio_parts import Parts, check_id
 from storage.minio_puts import Puts, stat_summed, whole_sha256
 from storage.minio_signing import Signer, attachment
@@ -26,6 +28,8 @@ from storage.protocol import (
     CHUNK_BYTES,
     ObjectInfo,
     ObjectNotFound,
+    SignatureReport,
+    Signatures,
     SignedPut,
     StoredPart,
     StoreUnavailable,
@@ -55,6 +59,8 @@ class MinioStore:
         self._signer = Signer(settings, self._bucket)
         self._puts = Puts(self._bucket, self._signer)
         self._part_bytes = settings.part_bytes
+        self._examining = asyncio.Lock()
+        self._signatures: SignatureReport | None = None
 
     async def put(self, key: str, data: AsyncIterator[bytes]) -> int:
         upload = Upload(self._bucket, self._bucket.object_name(key), self._part_bytes)
@@ -162,6 +168,15 @@ class MinioStore:
     @property
     def signs(self) -> bool:
         return True
+
+    async def examine_signatures(self) -> SignatureReport:
+        async with self._examining:
+            if self._signatures is not None:
+                return self._signatures
+            found = await ForgeryProbe(self, self._bucket, self._signer).run()
+            if found.signatures is not Signatures.UNKNOWN:
+                self._signatures = found
+            return found
 
     async def signed_get(self, key: str, *, seconds: int, filename: str | None = None) -> str | None:
         query = {} if filename is None else {"response-content-disposition": attachment(filename)}

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -69,6 +70,22 @@ class SignedPut:
 
     url: str
     headers: Mapping[str, str]
+
+
+class Signatures(StrEnum):
+    """Whether a store looks at the signatures of the URLs that it has signed."""
+
+    CHECKED = "checked"
+    IGNORED = "ignored"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureReport:
+    """`reason` says how that was found out, or why not, as the rest of a sentence about the store."""
+
+    signatures: Signatures
+    reason: str
 
 
 class ObjectStore(Protocol):
@@ -173,6 +190,15 @@ class ObjectStore(Protocol):
     @property
     def signs(self) -> bool:
         """Whether it has URLs that skip this server; else everything called `signed_` returns None."""
+        ...
+
+    async def examine_signatures(self) -> SignatureReport:
+        """Whether clients can be let at this store: by writing to it, as they could, what nobody signed.
+
+        Asks the public endpoint, and leaves nothing there. What was found out holds for the life of the store
+        object; while it is unknown, as when the endpoint is out of reach from here, each call tries again.
+        Raises nothing, and takes a minute at most where it usually takes milliseconds.
+        """
         ...
 
     async def signed_get(self, key: str, *, seconds: int, filename: str | None = None) -> str | None:

@@ -14,6 +14,7 @@ from modelyard.api import (
     branches,
     commits,
     keys,
+    lfs,
     new_commits,
     organisations,
     repositories,
@@ -45,6 +46,7 @@ RESOURCES: tuple[Operations, ...] = (
     commits.operations,
     new_commits.operations,
     archives.operations,
+    lfs.operations,
     audit.operations,
 )
 

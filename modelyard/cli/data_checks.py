@@ -10,13 +10,15 @@ from sqlalchemy.exc import DBAPIError
 from core import migrate
 from core.database import Database
 from core.errors import ModelyardError
-from core.models import Account, Pack, Repository, RepositoryType, now
+from core.models import Account, Pack, Repository, RepositoryType, StoreKind, now
 from core.names import Address
 from core.settings import Settings
 from gitserver.snapshots import pack_key
+from lfs.transfer_mode import may_redirect
 from modelyard.cli.findings import Finding, failure, fine, fixed, warning
+from storage.build import build_store, configured_kinds
 from storage.local import LocalStore
-from storage.protocol import ObjectStore
+from storage.protocol import ObjectStore, Signatures
 
 _CLOCK_TOLERANCE = timedelta(seconds=5)
 _STALE_SECONDS = 24 * 3600
@@ -59,6 +61,31 @@ async def check_store(settings: Settings, store: ObjectStore, *, fix: bool) -> l
     if fix and isinstance(store, LocalStore) and (swept := await store.sweep_temp(_STALE_SECONDS)):
         findings.append(fixed("store", f"{swept} unfinished files of dead processes", "deleted them"))
     return findings
+
+
+async def check_transfers(settings: Settings) -> list[Finding]:
+    """Whether clients can be sent to the object store for large files; nothing where that is not wanted."""
+    lfs = settings.lfs
+    current = StoreKind(lfs.store or settings.storage.kind)
+    if not may_redirect(settings, current) or StoreKind.MINIO not in configured_kinds(settings):
+        return []
+    store = build_store(settings, StoreKind.MINIO)
+    try:
+        report = await store.examine_signatures()
+    finally:
+        await store.close()
+    where = settings.storage.public_endpoint or settings.storage.endpoint
+    proxied = "" if lfs.transfer == "redirect" else "; large files travel through this server"
+    match report.signatures:
+        case Signatures.CHECKED:
+            return [fine("transfers", f"large files travel between clients and {where}: {report.reason}")]
+        case Signatures.UNKNOWN:
+            message = f"{where} could not be examined from here, {report.reason}{proxied}"
+            return [warning("transfers", message, "check [storage] public_endpoint, and the way there")]
+        case Signatures.IGNORED:
+            message = f"{where} is open to forgery, {report.reason}{proxied}"
+            remedy = "put a proxy in front that refuses unsigned trailers, see deploy/README.md"
+            return [(warning if proxied else failure)("transfers", message, remedy)]
 
 
 async def check_packs(database: Database, store: ObjectStore) -> list[Finding]:

@@ -9,7 +9,7 @@ from core import failpoints
 from core.database import Database
 from core.settings import Settings
 from modelyard.cli.administration import quieten
-from modelyard.cli.data_checks import check_database, check_packs, check_store
+from modelyard.cli.data_checks import check_database, check_packs, check_store, check_transfers
 from modelyard.cli.findings import Finding, Level
 from modelyard.cli.framework import Verb
 from modelyard.cli.machine_checks import (
@@ -37,8 +37,8 @@ async def doctor(
 ) -> Answer:
     """Examine the installation and name a remedy for each finding.
 
-    Looks at the data directory and its keys, the disks, git, the cache, the object store, the database and
-    its packs, the SSH host key and the TLS certificate. Fails when any finding is an error.
+    Looks at the data directory and its keys, the disks, git, the cache, the object store and whether clients
+    can be sent there, the database and its packs, the SSH host key and the TLS certificate. Fails when any finding is an error.
     """
     if list_failpoints:
         known = failpoints.known().items()
@@ -69,7 +69,7 @@ async def _examine(settings: Settings, *, fix: bool) -> list[Finding]:
     try:
         stored = await check_store(settings, store, fix=fix)
         known = await check_database(database)
-        findings += stored + known
+        findings += [*stored, *await check_transfers(settings), *known]
         # With either of them out of order every pack would seem to be missing.
         if not any(finding.level is Level.ERROR for finding in stored + known):
             findings += await check_packs(database, store)

@@ -28,6 +28,7 @@ ENTRIES = {
     "token": Entry("tokens", "Manage access tokens."),
     "key": Entry("keys", "Manage the SSH keys of users."),
     "repo": Entry("repositories", "Manage repositories."),
+    "lfs": Entry("lfs", "Collect, restore, check and move large files; usage and quotas."),
     "audit": Entry("auditing", "Read the log of changes to rights and credentials."),
     "tls": Entry("certificates", "Make certificates."),
     "version": Entry("version", "Print the version."),

@@ -7,67 +7,22 @@ stricter than what they really take; what that is (Pss) is told when the test fa
 import asyncio
 import hashlib
 import struct
-import threading
 import zlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout
 
+from tests.support.gauge import MIB, assert_flat, watched
 from tests.support.git import Git
-from tests.support.server import RunningServer
 from tests.support.soundness import refs_of
 from tests.support.streams import noise
 from tests.support.wire import ZERO, commit_body, entry_head, oid_of, push_request, read_report, tree_body
 from tests.support.yard import Yard
 
-MIB = 1024**2
-ALLOWED = 150 * MIB
 BLOB_BYTES = 100 * MIB
-EVERY_SECONDS = 0.05
-
-
-@dataclass
-class Gauge:
-    """The most that was seen since the start, above the idle server."""
-
-    server: RunningServer
-    idle: dict[str, int] = field(default_factory=dict)
-    most: dict[str, int] = field(default_factory=dict)
-    samples: int = 0
-
-    FIELDS = ("Rss", "Pss")
-
-    def sample(self) -> None:
-        for name in self.FIELDS:
-            self.most[name] = max(self.most.get(name, 0), self.server.rss_with_children(name))
-        self.samples += 1
-
-    def above_idle(self, name: str) -> int:
-        return self.most[name] - self.idle[name]
-
-
-@contextmanager
-def watched(server: RunningServer) -> Iterator[Gauge]:
-    """Samples all the while, in a thread of its own."""
-    gauge = Gauge(server, {name: server.rss_with_children(name) for name in Gauge.FIELDS})
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(EVERY_SECONDS):
-            gauge.sample()
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield gauge
-    finally:
-        stop.set()
-        thread.join()
 
 
 def write_push(file: BinaryIO, blobs: int) -> tuple[str, int]:
@@ -160,9 +115,3 @@ async def test_eight_clones_of_a_hundred_megabytes(yard: Yard) -> None:
 
 def _clone(git: Git, address: str) -> None:
     git("-c", "pack.threads=1", "clone", "-q", "--bare", address, ".")
-
-
-def assert_flat(gauge: Gauge) -> None:
-    grown = {name: f"{gauge.above_idle(name) / MIB:.0f} MiB" for name in Gauge.FIELDS}
-    assert gauge.samples > 10
-    assert gauge.above_idle("Rss") < ALLOWED, grown

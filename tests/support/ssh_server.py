@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +20,9 @@ from core.names import Address
 from core.repositories import RepositoryInfo
 from core.settings import SshSettings
 from gitserver.protocol import ByteReader, ByteWriter
+from lfs.batch import Operation
 from sshd.server import SshServer
+from sshd.streams import Pulse
 from tests.support.ssh import ClientKey, ssh_command
 
 MEBIBYTE = 1024 * 1024
@@ -87,7 +89,7 @@ class ScriptedGit:
     """Does what the repository's name says.
 
     `echo` sends back what it gets, `big` sends 100 MiB, `sink` answers with the SHA-256 of what it gets,
-    `stall` reads nothing, writes nothing and never ends, `crash` fails, `refuse` refuses after some output,
+    `sip` reads slowly and counts, `stall` reads nothing, writes nothing and never ends, `crash` fails, `refuse` refuses after some output,
     `endless` sends until it is stopped, everything else says `hello`.
     """
 
@@ -95,6 +97,7 @@ class ScriptedGit:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: int = 0
     sent: int = 0
+    sipped: int = 0
 
     async def upload_pack(
         self,
@@ -147,6 +150,10 @@ class ScriptedGit:
                     while data := await reader.read(65536):
                         digest.update(data)
                     await writer.write(digest.hexdigest().encode())
+                case "sip":
+                    while data := await reader.read(65536):
+                        self.sipped += len(data)
+                        await asyncio.sleep(0.002)
                 case "stall":
                     await asyncio.Event().wait()
                 case "endless":
@@ -163,6 +170,35 @@ class ScriptedGit:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+
+
+@dataclass
+class ScriptedLargeFiles:
+    """Tells what it was asked; a transfer is patient until the first bytes, and then sends them back."""
+
+    calls: list[tuple[str, str, str]] = field(default_factory=list)
+
+    async def authenticate(
+        self, actor: Actor, address: Address, operation: Operation, local_address: str
+    ) -> bytes:
+        self.calls.append(("authenticate", address.path, operation))
+        return f"{actor.name} at {local_address}".encode()
+
+    async def transfer(
+        self,
+        identify: Callable[[], Awaitable[Actor]],
+        address: Address,
+        operation: Operation,
+        reader: ByteReader,
+        writer: ByteWriter,
+        pulse: Pulse,
+    ) -> None:
+        self.calls.append(("transfer", address.path, operation))
+        pulse.patient = True
+        await writer.write(await reader.read(65536))
+        pulse.patient = False
+        while data := await reader.read(65536):
+            await writer.write((await identify()).name.encode() + data)
 
 
 def mebibyte(number: int) -> bytes:
@@ -209,6 +245,7 @@ class Running:
     server: SshServer
     keys: ScriptedKeys
     git: ScriptedGit
+    large_files: ScriptedLargeFiles
     observer: CountingObserver
 
     def ssh(self, *keys: ClientKey | Path, options: tuple[str, ...] = (), user: str = "git") -> list[str]:
@@ -219,17 +256,19 @@ class Running:
 async def serving(directory: Path, people: Mapping[str, str], **settings: Any) -> AsyncIterator[Running]:
     """A server on a free loopback port; `settings` are those of `[ssh]`."""
     keys, git, observer = ScriptedKeys(people), ScriptedGit(), CountingObserver()
+    large_files = ScriptedLargeFiles()
     server = SshServer(
         msgspec.convert({"listen": "127.0.0.1:0", **settings}, SshSettings),
         ScriptedRepositories(),
         keys,
         git,
+        large_files,
         directory / "host_key",
         observer=observer,
     )
     await server.start()
     try:
-        yield Running(server, keys, git, observer)
+        yield Running(server, keys, git, large_files, observer)
     finally:
         await server.close()
     assert observer.connections == 0

@@ -31,7 +31,7 @@ class LocalWorld:
         self.store = LocalStore(root, low_bytes=0)
 
     def leftovers(self, key: str) -> int:
-        return len(names(self.root / "tmp")) if self.root.exists() else 0
+        return sum(len(names(self.root / name)) for name in ("tmp", "parts") if (self.root / name).exists())
 
 
 class MinioWorld:
@@ -42,15 +42,18 @@ class MinioWorld:
         self.store = MinioStore(self.settings)
 
     def leftovers(self, key: str) -> int:
-        client = Minio(
+        listed = self.client()._list_multipart_uploads("contract", prefix=f"{self.prefix}/{key}")
+        return len(listed.uploads)
+
+    def client(self) -> Minio:
+        """The SDK, to look behind the store."""
+        return Minio(
             self._server.endpoint,
             access_key=ACCESS_KEY,
             secret_key=SECRET_KEY,
             secure=False,
             region="us-east-1",
         )
-        listed = client._list_multipart_uploads("contract", prefix=f"{self.prefix}/{key}")
-        return len(listed.uploads)
 
 
 def names(directory: Path) -> list[str]:

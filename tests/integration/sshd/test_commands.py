@@ -44,13 +44,25 @@ async def test_git_commands_reach_the_git_service(
     assert [outcome for _, outcome in server.observer.finished] == ["ok"]
 
 
+async def test_lfs_commands_reach_the_large_files(server: Running, ada: ClientKey) -> None:
+    outcome = await run_ssh([*server.ssh(ada), "git-lfs-authenticate '/datasets/ada/squad.git' upload"])
+    assert (outcome.status, outcome.out, outcome.err) == (0, b"ada at 127.0.0.1", "")
+    outcome = await run_ssh([*server.ssh(ada), "git-lfs-transfer ada/bert download"], b"ping")
+    assert (outcome.status, outcome.out, outcome.err) == (0, b"ping", "")
+    assert server.large_files.calls == [
+        ("authenticate", "datasets/ada/squad", "upload"),
+        ("transfer", "ada/bert", "download"),
+    ]
+    assert server.observer.finished == [("git-lfs-authenticate", "ok"), ("git-lfs-transfer", "ok")]
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         ("ls -l", "modelyard: this command is not offered"),
         ("git-upload-pack ada/bert; id", "modelyard: git-upload-pack takes the path of one repository"),
-        ("git-lfs-transfer ada/bert.git upload", "modelyard: Git LFS over SSH is not offered yet"),
-        ("git-lfs-authenticate ada/bert.git upload", "modelyard: Git LFS over SSH is not offered yet"),
+        ("git-lfs-transfer ada/bert.git", "modelyard: git-lfs-transfer takes the path of one repository"),
+        ("git-lfs-authenticate ada/bert.git steal", "modelyard: git-lfs-authenticate takes the path"),
         ("git-upload-pack " + "a" * 5000, "modelyard: the command line is too long"),
         ("git-upload-pack ../../etc", "modelyard: no such repository"),
         ("git-upload-pack ada/missing", "modelyard: no such repository"),

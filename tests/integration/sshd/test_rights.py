@@ -19,7 +19,7 @@ from core.repositories import Repositories
 from core.settings import AuthSettings, RepositorySettings, SshSettings
 from sshd.server import SshServer
 from tests.support.ssh import ClientKey, Outcome, make_key, run_ssh, ssh_command
-from tests.support.ssh_server import Call, ScriptedGit
+from tests.support.ssh_server import Call, ScriptedGit, ScriptedLargeFiles
 
 PUBLIC = parse_address("ada/open")
 PRIVATE = parse_address("ada/closed")
@@ -64,7 +64,14 @@ async def world(database: Database, people: dict[str, ClientKey], tmp_path: Path
     await collaboration.add_deploy_key(SYSTEM, PRIVATE, people["deploy_write"].public, read_only=False)
     git = ScriptedGit()
     settings = SshSettings(listen="127.0.0.1:0")
-    server = SshServer(settings, repositories, Credentials(database, auth), git, tmp_path / "host_key")
+    server = SshServer(
+        settings,
+        repositories,
+        Credentials(database, auth),
+        git,
+        ScriptedLargeFiles(),
+        tmp_path / "host_key",
+    )
     await server.start()
     yield World(accounts, keyring, collaboration, repositories, git, server, people)
     await server.close()

@@ -17,6 +17,7 @@ from tests.support.ssh_server import (
     Running,
     ScriptedGit,
     ScriptedKeys,
+    ScriptedLargeFiles,
     ScriptedRepositories,
     connect,
     eventually,
@@ -163,7 +164,9 @@ async def test_a_draining_server_starts_no_new_command(tmp_path: Path, ada: Clie
 async def test_a_given_socket_is_used(tmp_path: Path, ada: ClientKey) -> None:
     bound = socket.create_server(("127.0.0.1", 0))
     keys = ScriptedKeys({ada.fingerprint: "ada"})
-    server = SshServer(SshSettings(), ScriptedRepositories(), keys, ScriptedGit(), tmp_path / "key")
+    server = SshServer(
+        SshSettings(), ScriptedRepositories(), keys, ScriptedGit(), ScriptedLargeFiles(), tmp_path / "key"
+    )
     assert await server.start(sockets=[bound]) == [bound.getsockname()[1]] == [server.port]
     await server.close()
 
@@ -173,7 +176,12 @@ async def test_a_given_socket_is_used(tmp_path: Path, ada: ClientKey) -> None:
 )
 async def test_an_unusable_address_names_the_setting(tmp_path: Path, listen: str) -> None:
     server = SshServer(
-        SshSettings(listen=listen), ScriptedRepositories(), ScriptedKeys({}), ScriptedGit(), tmp_path / "key"
+        SshSettings(listen=listen),
+        ScriptedRepositories(),
+        ScriptedKeys({}),
+        ScriptedGit(),
+        ScriptedLargeFiles(),
+        tmp_path / "key",
     )
     with pytest.raises(SettingsError, match=r"\[ssh\] listen"):
         await server.start()

@@ -127,6 +127,24 @@ async def test_a_client_that_sends_what_nobody_reads_is_held_back(server: Runnin
         assert process.channel.get_write_buffer_size() > 4 * MEBIBYTE
 
 
+async def test_a_client_that_sends_faster_than_it_is_read_is_held_back(
+    server: Running, ada: ClientKey
+) -> None:
+    """What is on its way stays within a few windows of two MiB, however long it goes on."""
+    total = 48 * MEBIBYTE
+    async with connect(server, ada) as connection:
+        process = await connection.create_process("git-receive-pack ada/sip", encoding=None)
+        process.stdin.write(bytes(total))
+        process.stdin.write_eof()
+        most = 0
+        while server.git.sipped < total:
+            unsent = process.channel.get_write_buffer_size()
+            most = max(most, total - unsent - server.git.sipped)
+            await asyncio.sleep(0.01)
+        assert MEBIBYTE < most < 8 * MEBIBYTE
+        assert (await process.wait()).exit_status == 0
+
+
 async def test_silence_ends_a_command_but_not_its_busy_neighbour(tmp_path: Path, ada: ClientKey) -> None:
     async with (
         serving(tmp_path, {ada.fingerprint: "ada"}, idle_seconds=1) as server,
@@ -147,6 +165,24 @@ async def test_silence_ends_a_command_but_not_its_busy_neighbour(tmp_path: Path,
         lively.stdin.write_eof()
         assert (await lively.wait()).exit_status == 0
         await connection.wait_closed()  # nothing runs any more: the connection itself is idle now
+
+
+@pytest.mark.parametrize("command", ["git-receive-pack ada/echo", "git-lfs-transfer ada/bert upload"])
+async def test_a_client_with_reasons_to_wait_may_be_silent_before_its_first_word(
+    tmp_path: Path, ada: ClientKey, command: str
+) -> None:
+    """git holds the connection of a push open while git-lfs uploads for hours on another one."""
+    async with (
+        serving(tmp_path, {ada.fingerprint: "ada"}, idle_seconds=1) as server,
+        connect(server, ada) as connection,
+    ):
+        process = await connection.create_process(command, encoding=None)
+        await asyncio.sleep(3)
+        process.stdin.write(b"x")
+        assert await process.stdout.read(1) == b"x"
+        result = await process.wait(timeout=8)  # and not once it has begun
+        assert result.stderr == b"modelyard: no data was exchanged for too long\n"
+        assert server.observer.finished[0][1] == "idle"
 
 
 async def test_a_stalled_reader_is_cut_off(tmp_path: Path, ada: ClientKey) -> None:

@@ -5,9 +5,12 @@ from hypothesis import strategies as st
 from core.errors import RepositoryNotFound
 from core.models import RepositoryType
 from core.names import Address
+from lfs.batch import Operation
 from sshd.commands import MAX_COMMAND_LENGTH, Command, CommandRefused, Service, parse_command
 
 MODEL = Address(RepositoryType.MODEL, "ada", "bert")
+OID = "ab" * 32
+UPLOAD, DOWNLOAD = Operation.UPLOAD, Operation.DOWNLOAD
 DATASET = Address(RepositoryType.DATASET, "ada", "squad")
 
 
@@ -29,6 +32,12 @@ DATASET = Address(RepositoryType.DATASET, "ada", "squad")
         ("git-upload-archive '/ada/bert.git'", Command(Service.UPLOAD_ARCHIVE, MODEL)),
         ("git upload-archive ada/bert", Command(Service.UPLOAD_ARCHIVE, MODEL)),
         ("  git-upload-pack   ada/bert  ", Command(Service.UPLOAD_PACK, MODEL)),
+        ("git-lfs-authenticate ada/bert.git download", Command(Service.LFS_AUTHENTICATE, MODEL, DOWNLOAD)),
+        ("git-lfs-authenticate '/ada/bert.git' upload", Command(Service.LFS_AUTHENTICATE, MODEL, UPLOAD)),
+        (f"git-lfs-authenticate ada/bert upload {OID}", Command(Service.LFS_AUTHENTICATE, MODEL, UPLOAD)),
+        ("git-lfs-transfer '~/datasets/ada/squad' upload", Command(Service.LFS_TRANSFER, DATASET, UPLOAD)),
+        ("git-lfs-transfer /ada/bert.git download", Command(Service.LFS_TRANSFER, MODEL, DOWNLOAD)),
+        ("git lfs-transfer ada/bert download", Command(Service.LFS_TRANSFER, MODEL, DOWNLOAD)),
     ],
 )
 def test_takes_what_git_clients_send(line: str, command: Command) -> None:
@@ -70,6 +79,22 @@ def test_takes_what_git_clients_send(line: str, command: Command) -> None:
         "git -c x=y upload-pack ada/bert",
         "git --exec-path=/tmp upload-pack ada/bert",
         "git-http-backend ada/bert",
+        "git-upload-pack ada/bert upload",
+        "git-lfs-transfer",
+        "git-lfs-transfer ada/bert",
+        "git-lfs-transfer upload",
+        "git-lfs-transfer upload ada/bert",
+        "git-lfs-transfer ada/bert lock",
+        "git-lfs-transfer ada/bert UPLOAD",
+        "git-lfs-transfer ada/bert upload download",
+        f"git-lfs-transfer ada/bert upload {OID}",
+        "git-lfs-transfer --help upload",
+        "git-lfs-authenticate ada/bert",
+        "git-lfs-authenticate ada/bert upload x",
+        f"git-lfs-authenticate ada/bert {OID} upload",
+        f"git-lfs-authenticate ada/bert upload {OID.upper()}",
+        f"git-lfs-authenticate ada/bert upload {OID} {OID}",
+        "git-lfs-authenticate ada/bert 'upload; id'",
         "git-daemon ada/bert",
         "git-upload-pack " + "a" * MAX_COMMAND_LENGTH,
     ],
@@ -110,25 +135,16 @@ def test_an_impossible_address_is_an_unknown_repository(path: str) -> None:
         parse_command(f"git-upload-pack {path}")
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "git-lfs-authenticate ada/bert.git download",
-        "git-lfs-authenticate '/ada/bert.git' upload",
-        "git-lfs-transfer ada/bert.git download",
-    ],
-)
-def test_says_that_lfs_comes_later(line: str) -> None:
-    with pytest.raises(CommandRefused, match="LFS over SSH is not offered yet"):
-        parse_command(line)
-
-
 WORDS = st.sampled_from(
     [
         "git",
         "git-upload-pack",
         "upload-pack",
         "receive-pack",
+        "git-lfs-transfer",
+        "lfs-authenticate",
+        "upload",
+        "download",
         "ada/bert",
         "'",
         '"',
@@ -153,5 +169,6 @@ def test_any_line_is_an_exact_command_or_a_refusal(line: str) -> None:
     except (CommandRefused, RepositoryNotFound):
         return
     # What was accepted says the same when it is spelled plainly: nothing was lost on the way.
-    assert parse_command(f"{command.service} {command.address.path}") == command
+    plain = f"{command.service} {command.address.path} {command.operation or ''}"
+    assert parse_command(plain) == command
     assert "ada/bert" in line.lower() or command.address != MODEL

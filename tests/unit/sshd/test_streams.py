@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from sshd.streams import INPUT_BYTES, ChannelReader, Pulse
+from sshd.streams import INPUT_BYTES, ChannelReader, FirstWord, Pulse
 
 
 class Valve:
@@ -67,3 +67,45 @@ async def test_bytes_of_a_session_are_bytes_of_its_connection() -> None:
     assert connection.quiet_for() > 99
     ChannelReader(Valve(), session).feed(b"x")
     assert connection.quiet_for() < 1
+
+
+async def test_only_the_first_word_is_waited_for_with_patience() -> None:
+    pulse = Pulse()
+    seen: list[bool] = []
+
+    class Source:
+        async def read(self, n: int) -> bytes:
+            seen.append(pulse.patient)
+            return b"x"
+
+    word = FirstWord(Source(), pulse)
+    await word.read(1)
+    await word.read(1)
+    with word.expected():
+        await word.read(1)
+        await word.read(1)
+    with word.expected():
+        pass  # it was there already
+    await word.read(1)
+    assert seen == [True, False, True, False, False]
+    assert not pulse.patient
+
+
+async def test_an_opened_valve_is_not_closed_before_it_ran_empty() -> None:
+    """asyncssh grants a whole window with every opening: two of them must not pile up into four."""
+
+    class Dam(Valve):
+        def resume_reading(self) -> None:
+            super().resume_reading()
+            for _ in range(4):
+                assert self.turns[-1] == "open"
+                reader.feed(bytes(INPUT_BYTES // 2))
+
+    dam = Dam()
+    reader = ChannelReader(dam, Pulse())
+    reader.feed(bytes(INPUT_BYTES))
+    assert dam.turns == ["closed"]
+    await reader.read(INPUT_BYTES // 2)
+    assert dam.turns == ["closed"]
+    await reader.read(1)
+    assert dam.turns == ["closed", "open", "closed"]
