@@ -26,17 +26,16 @@ def choose_part_bytes(size: int, wanted: int, store: StoreKind, *, direct: bool)
 
     `direct`: parts may go past this server.
     """
-    grown = max(wanted, _cut(size, _MOST_PARTS))
-    if store is StoreKind.MINIO and not direct:
-        grown = max(wanted, min(grown, _MOST_HELD_BYTES), _cut(size, MAX_PARTS))
-    if store is StoreKind.MINIO:
-        grown = max(grown, MIN_PART_BYTES)
+    wanted = max(wanted, MIN_PART_BYTES) if store is StoreKind.MINIO else wanted
+    grown = _grown(wanted, size, _MOST_PARTS)
+    if store is StoreKind.MINIO and not direct and grown > _MOST_HELD_BYTES:
+        grown = _grown(max(wanted, _MOST_HELD_BYTES), size, MAX_PARTS)
     return min(grown, _MOST_BYTES)
 
 
-def _cut(size: int, count: int) -> int:
-    """The least number of whole MiB that makes no more than `count` parts."""
-    return -(-size // (count * _MIB)) * _MIB
+def _grown(part_bytes: int, size: int, count: int) -> int:
+    """`part_bytes`, or the least number of whole MiB that makes no more than `count` parts."""
+    return part_bytes if size <= part_bytes * count else -(-size // (count * _MIB)) * _MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,9 +143,8 @@ class LocalStore:
             for part in parts:
                 await self._append(draft, directory, part)
             failpoints.reach(BEFORE_PUBLISH)
-            await self._publish(draft, self.local_path(key))
-        failpoints.reach(AFTER_PUBLISH)
-        await self._run(directory.drop)
+            await self._run(draft.finish)
+            await self._run(self._end_parts, directory, draft, self.local_path(key))
         return draft.size
 
     async def abort_parts(self, key: str, parts_id: str) -> None:
@@ -233,6 +232,12 @@ class LocalStore:
         # Two calls, because the fsync is the long one and may still be cancelled in time.
         await self._run(draft.finish)
         await self._run(publish, draft.path, target, self._root)
+
+    def _end_parts(self, directory: PartsDirectory, draft: Draft, target: Path) -> None:
+        with directory.held():
+            publish(draft.path, target, self._root)
+            failpoints.reach(AFTER_PUBLISH)
+            directory.drop()
 
     def _prepare(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -7,11 +7,12 @@ version, and one that comes too late finds no directory.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -80,6 +81,22 @@ class PartsDirectory:
 
     def reader(self, part: StoredPart) -> "PartReader":
         return PartReader(self._path / str(part.number), part)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """For whoever completes these parts, alone among all processes. Raises `PartsNotFound`.
+
+        Several may have put a whole together, each of other parts. What the first one published was perhaps
+        verified by now, and must not be replaced by a second.
+        """
+        lock = self._temp / f".lock-{self._path.name}"
+        with lock.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not self._path.is_dir():
+                raise parts_not_found()
+            yield
+            # Who waits for it finds no parts, and so does who makes a new one.
+            lock.unlink(missing_ok=True)
 
     def drop(self) -> None:
         """Away at once for everybody, then deleted; missing is fine."""

@@ -38,7 +38,8 @@ async def doctor(
     """Examine the installation and name a remedy for each finding.
 
     Looks at the data directory and its keys, the disks, git, the cache, the object store and whether clients
-    can be sent there, the database and its packs, the SSH host key and the TLS certificate. Fails when any finding is an error.
+    can be sent there, the database and its packs, the SSH host key and the TLS certificate. Fails when any
+    finding is an error.
     """
     if list_failpoints:
         known = failpoints.known().items()

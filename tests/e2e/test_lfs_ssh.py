@@ -11,6 +11,8 @@ import pytest
 from aiohttp import ClientSession
 
 from core.access import SYSTEM
+from gitserver.protocol import DELIM, FLUSH, pkt_line
+from tests.support.gauge import MIB, watched
 from tests.support.git import Git
 from tests.support.git_lfs import (
     NEWEST,
@@ -24,8 +26,9 @@ from tests.support.git_lfs import (
     start,
     traced,
 )
-from tests.support.lfs_talk import Talk, talk
+from tests.support.lfs_talk import Talk, head, request, talk
 from tests.support.server import RunningServer, running_server
+from tests.support.ssh import ssh_command
 from tests.support.ssh_client import SshClient, ssh_client
 from tests.support.streams import noise
 from tests.support.yard import USER, Yard
@@ -144,6 +147,33 @@ async def test_wrong_bytes_are_told_and_not_stored(yard: Yard) -> None:
             assert (await conversation.put(data)).status == 200
         async with talk(client.connection, path, "download") as conversation:
             assert (await conversation.ask(f"get-object {oid}")).data == data
+
+
+async def test_memory_stays_flat_whatever_the_client_sends_at_once(yard: Yard, tmp_path: Path) -> None:
+    """A client that waits for nothing, over OpenSSH, which fills every window that it is granted."""
+    path = await yard.new_repository()
+    piece = noise(32768, path)
+    count = 400 * MIB // len(piece)
+    digest = hashlib.sha256()
+    for _ in range(count):
+        digest.update(piece)
+    upload, oid = tmp_path / "upload", digest.hexdigest()
+    with upload.open("wb") as file:
+        file.write(request("version 1"))
+        file.write(head(f"put-object {oid}", f"size={count * len(piece)}") + DELIM)
+        for _ in range(count):
+            file.write(pkt_line(piece))
+        file.write(FLUSH + request("quit"))
+    download, out = tmp_path / "download", tmp_path / "out"
+    download.write_bytes(request("version 1") + request(f"get-object {oid}") + request("quit"))
+    for operation, source, least in (("upload", upload, 0), ("download", download, 400 * MIB)):
+        command = [*ssh_command(yard.server.ssh_port, yard.key), f"git-lfs-transfer {path} {operation}"]
+        with watched(yard.server) as gauge, source.open("rb") as stdin, out.open("wb") as stdout:
+            process = await asyncio.create_subprocess_exec(*command, stdin=stdin, stdout=stdout)
+            assert await process.wait() == 0
+        assert gauge.above_idle("Rss") < 40 * MIB
+        assert out.stat().st_size > least
+        assert b"status 4" not in out.read_bytes()[:1000]
 
 
 async def test_what_a_session_token_is_good_for(yard: Yard) -> None:

@@ -89,8 +89,8 @@ class ScriptedGit:
     """Does what the repository's name says.
 
     `echo` sends back what it gets, `big` sends 100 MiB, `sink` answers with the SHA-256 of what it gets,
-    `sip` reads slowly and counts, `stall` reads nothing, writes nothing and never ends, `crash` fails, `refuse` refuses after some output,
-    `endless` sends until it is stopped, everything else says `hello`.
+    `sip` reads slowly and counts, `stall` reads nothing, writes nothing and never ends, `crash` fails,
+    `refuse` refuses after some output, `endless` sends until it is stopped, everything else says `hello`.
     """
 
     calls: list[Call] = field(default_factory=list)

@@ -11,6 +11,8 @@ from gitserver import leases
 from modelyard.services import HOST_KEY
 from tests.integration.cli.test_accounts import make_key
 from tests.support.database import Databases
+from tests.support.minio_server import MinioServer
+from tests.support.nginx import nginx_before_minio
 from tests.support.program import Program
 
 
@@ -143,6 +145,27 @@ def test_a_store_that_is_away(installed: Program) -> None:
     program = Program(installed.data, installed.directory, away)
     assert levels(program, "store") == {"error"}
     assert "hush-hush" not in program.run("doctor").out
+
+
+def test_where_clients_are_sent_for_large_files(installed: Program, tmp_path: Path) -> None:
+    def transfers(**environment: str) -> list[dict[str, Any]]:
+        program = Program(installed.data, tmp_path, {**minio.environment(bucket="large"), **environment})
+        return findings(program).get("transfers", [])
+
+    with MinioServer(tmp_path / "minio") as minio:
+        public = {"MODELYARD_STORAGE__PUBLIC_ENDPOINT": minio.endpoint}
+        assert transfers() == []
+        assert transfers(**public, MODELYARD_LFS__TRANSFER="proxy") == []
+        [careful] = transfers(**public)
+        assert careful["level"] == "warning"
+        assert "through this server" in careful["message"]
+        [careless] = transfers(MODELYARD_LFS__TRANSFER="redirect")
+        assert careless["level"] == "error"
+        assert "deploy/README.md" in careless["remedy"]
+        [unknown] = transfers(MODELYARD_STORAGE__PUBLIC_ENDPOINT="127.0.0.1:1")
+        assert (unknown["level"], "no answer" in unknown["message"]) == ("warning", True)
+        with nginx_before_minio(tmp_path / "nginx", minio.endpoint, "large") as proxy:
+            assert [one["level"] for one in transfers(MODELYARD_STORAGE__PUBLIC_ENDPOINT=proxy)] == ["ok"]
 
 
 def test_plain_http_on_the_network_is_a_warning(installed: Program) -> None:

@@ -1,8 +1,11 @@
 """Uploads that nobody goes on with: their bytes go, then their rows, and never those of an object."""
 
 import asyncio
+import os
+import time
 from collections.abc import Awaitable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -57,6 +60,32 @@ async def test_parts_go(world: LfsWorld) -> None:
     with pytest.raises(PartsNotFound):
         await world.store.list_parts(upload.key, parts_id)
     assert await world.pending() == []
+
+
+async def test_parts_that_no_row_names_go_a_day_later(world: LfsWorld, tmp_path: Path) -> None:
+    def make_old(parts_id: str, days: float) -> None:
+        moment = time.time() - days * 24 * 3600
+        [directory] = tmp_path.rglob(f"*{parts_id}*")
+        os.utime(directory, (moment, moment))
+
+    younger, older = [await world.store.begin_parts("lfs/lost") for _ in range(2)]
+    make_old(younger, 7.9)
+    make_old(older, 8.1)
+    assert await sweeper(world).sweep() == 0
+    assert await world.store.list_parts("lfs/lost", younger) == []
+    with pytest.raises(PartsNotFound):
+        await world.store.list_parts("lfs/lost", older)
+
+
+async def test_a_store_whose_parts_cannot_be_swept_keeps_nothing_else(
+    world: LfsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(older_than_seconds: float) -> int:
+        raise StoreUnavailable("the object store cannot be reached")
+
+    monkeypatch.setattr(world.store, "sweep_parts", away)
+    await age(world, await world.begin(b"old"), days=8)
+    assert await sweeper(world).sweep() == 1
 
 
 async def test_hundreds_go_in_one_sweep(world: LfsWorld) -> None:
