@@ -27,6 +27,7 @@ from core.models import (
     Scope,
     SshKey,
     Visibility,
+    now,
 )
 from core.throttle import site
 
@@ -137,13 +138,17 @@ async def authorize_again(
     """`authorize` at the end of something long: the credential must not have been taken away meanwhile.
 
     Raises:
-        InvalidCredentials: it was revoked, or the account was suspended or deleted.
+        InvalidCredentials: it was revoked or expired, or the account was suspended or deleted.
         RepositoryNotFound, PermissionDenied: as `authorize`.
     """
     kind, _, number = actor.credential.partition(":")
     tables: dict[str, type[AccessToken] | type[SshKey]] = {"token": AccessToken, "key": SshKey}
-    if kind in tables and await session.get(tables[kind], int(number)) is None:
-        raise InvalidCredentials("this token or key was revoked meanwhile")
+    if kind in tables:
+        found = await session.get(tables[kind], int(number))
+        if found is None:
+            raise InvalidCredentials("this token or key was revoked meanwhile")
+        if isinstance(found, AccessToken) and found.expires_at is not None and found.expires_at <= now():
+            raise InvalidCredentials("this token expired meanwhile")
     await authorize(session, actor, repository, permission, anonymous_read=anonymous_read)
 
 

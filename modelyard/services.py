@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core import failpoints, migrate
+from core import failpoints, schema
 from core.accounts import Accounts
 from core.audit import Audit
 from core.collaboration import Collaboration
@@ -95,7 +95,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         database = Database(settings.database_url, settings.database)
         stack.push_async_callback(database.close)
         if settings.database.migrate:
-            await migrate.upgrade(database)
+            await schema.upgrade(database)
         store = build_store(settings)
         stack.push_async_callback(store.close)
         repositories = Repositories(database, settings.repositories, settings.auth)

@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
-from core import migrate
+from core import schema
 from core.database import Database
 from core.errors import ModelyardError
 from core.models import Account, Pack, Repository, RepositoryType, StoreKind, now
@@ -31,7 +31,7 @@ async def check_database(database: Database) -> list[Finding]:
         return [failure("database", f"there is no file {database.url.database}", "modelyard migrate")]
     try:
         await database.check()
-        current = await migrate.is_current(database)
+        current = await schema.is_current(database)
         skew = await _clock_skew(database)
     except ModelyardError as error:
         return [failure("database", error.message, "start it, and check [database] url")]
@@ -39,7 +39,7 @@ async def check_database(database: Database) -> list[Finding]:
         return [failure("database", str(error.orig), "restore it from a backup, or check [database] url")]
     findings = [fine("database", f"{database.dialect} answers")]
     if not current:
-        found = await migrate.current_revision(database)
+        found = await schema.current_revision(database)
         message = f"it is at revision {found or 'none'}, this program needs another"
         findings.append(failure("database", message, "modelyard migrate"))
     if skew > _CLOCK_TOLERANCE:

@@ -2,7 +2,7 @@
 
 import typer
 
-from core import migrate as migrations
+from core import schema
 from core.database import Database
 from modelyard.cli.administration import quieten
 from modelyard.cli.framework import Verb
@@ -21,9 +21,9 @@ async def migrate(context: typer.Context) -> Answer:
     ensure_private_directory(settings.data_dir)
     database = Database(settings.database_url, settings.database)
     try:
-        before = await migrations.current_revision(database)
-        await migrations.upgrade(database)
-        after = await migrations.current_revision(database)
+        before = await schema.current_revision(database)
+        await schema.upgrade(database)
+        after = await schema.current_revision(database)
     finally:
         await database.close()
     sentence = f"the database is at revision {after}"

@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import uuid4
 
 from core.database import Database
-from core.migrate import upgrade
+from core.schema import upgrade
 from tests.support.postgres import PostgresServer
 
 Engine = Literal["sqlite", "postgresql"]

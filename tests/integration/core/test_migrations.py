@@ -12,16 +12,10 @@ from sqlalchemy.engine import Connection
 from core.access import Permission
 from core.database import Database
 from core.errors import Conflict
-from core.migrate import (
-    UnknownRevision,
-    current_revision,
-    head_revision,
-    is_current,
-    migrations_config,
-    upgrade,
-)
+from core.migrate import migrations_config
 from core.models import Base, Role
 from core.names import parse_address
+from core.schema import UnknownRevision, current_revision, head_revision, is_current, upgrade
 from tests.support.core_services import PASSWORD, Core
 
 FIRST = "0001"
@@ -179,5 +173,6 @@ async def test_a_database_of_a_newer_version_is_refused(database: Database) -> N
 
 def test_revisions_form_one_line() -> None:
     scripts = ScriptDirectory.from_config(migrations_config())
+    assert scripts.get_current_head() == head_revision()
     assert scripts.get_bases() == [FIRST]
     assert len(scripts.get_heads()) == 1
