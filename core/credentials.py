@@ -1,5 +1,6 @@
 """From a password, a token or a key to the actor behind it."""
 
+import time
 from datetime import timedelta
 
 import structlog
@@ -29,6 +30,7 @@ class Credentials:
         self._database = database
         self._passwords = Passwords(auth)
         self._throttle = Throttle(auth)
+        self._no_notes_before = 0.0
 
     async def authenticate_basic(self, user: str, secret: str, address: str) -> Actor:
         """Who sent `user` and `secret`: a password, or a token with any user name.
@@ -140,6 +142,8 @@ class Credentials:
         moment = now()
         if used.last_used_at is not None and used.last_used_at > moment - _TOUCH:
             return
+        if time.monotonic() < self._no_notes_before:
+            return
         table = type(used)
         stale = or_(table.last_used_at.is_(None), table.last_used_at <= moment - _TOUCH)
         try:
@@ -148,6 +152,8 @@ class Credentials:
                     update(table).where(table.id == used.id, stale).values(last_used_at=moment)
                 )
         except DatabaseUnavailable:  # a clone must not fail because a note about it cannot be written
+            # Nor may every request wait in turn for a writer that goes on and on.
+            self._no_notes_before = time.monotonic() + _TOUCH.total_seconds()
             log.warning("last_use_not_noted", credential=f"{table.__tablename__}:{used.id}")
 
 

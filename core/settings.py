@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -114,7 +114,8 @@ class LfsSettings(Section, frozen=True):
     store: Literal["", "local", "minio"] = ""
     max_object_bytes: int = 5 * 1024**4
     max_batch_objects: int = 1000
-    link_seconds: int = 3600
+    # git-lfs takes a link for expired 5 seconds before its end.
+    link_seconds: Annotated[int, msgspec.Meta(ge=6)] = 3600
     slowest_bytes_per_second: int = 256 * 1024
     multipart_bytes: int = 100 * 1024**2
     part_bytes: int = 32 * 1024**2

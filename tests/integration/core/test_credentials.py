@@ -5,14 +5,16 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import select, update
+from structlog.testing import capture_logs
 
 from core import tokens
 from core.access import SYSTEM, Actor, ActorKind
 from core.database import Database
 from core.errors import InvalidCredentials, ModelyardError, TooManyRequests
 from core.models import AccessToken, LoginFailure, Scope, SshKey, now
-from core.settings import AuthSettings
+from core.settings import AuthSettings, DatabaseSettings
 from tests.support.core_services import PASSWORD, Core
+from tests.support.database import Databases
 from tests.support.ssh_public_keys import public_key_text
 
 HOME, AWAY = "192.0.2.1", "192.0.2.2"
@@ -282,3 +284,20 @@ async def test_many_right_logins_at_once_all_get_in(core: Core) -> None:
     await with_password(core)
     logins = (core.credentials.authenticate_basic("alice", PASSWORD, HOME) for _ in range(20))
     assert {actor.name for actor in await asyncio.gather(*logins)} == {"alice"}
+
+
+async def test_a_writer_that_goes_on_is_waited_for_once(databases: Databases) -> None:
+    async with databases.fresh("sqlite") as url:
+        database = Database(url, DatabaseSettings(busy_seconds=1))
+        try:
+            core = Core.on(database)
+            alice = await core.user("alice")
+            secret, _ = await core.keyring.mint_token(alice, "alice", "ci", Scope.READ)
+            async with database.transaction() as session:
+                await session.execute(update(AccessToken).values(name="held"))
+                with capture_logs() as seen:
+                    for _ in range(3):
+                        assert (await core.credentials.authenticate_token(secret, HOME)).name == "alice"
+            assert [line["event"] for line in seen] == ["last_use_not_noted"]
+        finally:
+            await database.close()
