@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, false, or_, select, true
+from sqlalchemy import ColumnElement, and_, bindparam, false, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.errors import (
@@ -85,6 +85,21 @@ SYSTEM = Actor(ActorKind.SYSTEM, "system", is_admin=True, credential="system")
 
 _RANK = {Role.READ: 1, Role.WRITE: 2, Role.ADMIN: 3}
 _NEEDED = {Permission.READ: Role.READ, Permission.WRITE: Role.WRITE, Permission.ADMIN: Role.ADMIN}
+
+
+# What a user is on this server, for this owner and in this repository. Built once: every request asks.
+_STANDING = (
+    select(Account.is_admin, Membership.role, Collaborator.role)
+    .outerjoin(
+        Membership,
+        and_(Membership.user_id == Account.id, Membership.organisation_id == bindparam("owner")),
+    )
+    .outerjoin(
+        Collaborator,
+        and_(Collaborator.user_id == Account.id, Collaborator.repository_id == bindparam("repository")),
+    )
+    .where(Account.id == bindparam("user"), Account.suspended_at.is_(None))
+)
 
 
 async def role_of(
@@ -272,19 +287,8 @@ async def _granted(
         return Role.WRITE if repository.id == actor.repository_id else None
     if actor.kind is ActorKind.ANONYMOUS:
         return Role.READ if public and anonymous_read else None
-    query = (
-        select(Account.is_admin, Membership.role, Collaborator.role)
-        .outerjoin(
-            Membership,
-            and_(Membership.user_id == Account.id, Membership.organisation_id == repository.owner_id),
-        )
-        .outerjoin(
-            Collaborator,
-            and_(Collaborator.user_id == Account.id, Collaborator.repository_id == repository.id),
-        )
-        .where(Account.id == actor.user_id, Account.suspended_at.is_(None))
-    )
-    row = (await session.execute(query)).one_or_none()
+    parameters = {"user": actor.user_id, "owner": repository.owner_id, "repository": repository.id}
+    row = (await session.execute(_STANDING, parameters)).one_or_none()
     if row is None:
         raise InvalidCredentials("this account is suspended or deleted")
     if actor.repository_id not in (None, repository.id):

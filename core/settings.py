@@ -107,26 +107,31 @@ class GitSettings(Section, frozen=True):
     clone_cache_bytes: int = 4 * 1024**3
 
 
+# With 0 places everybody would wait for ever, and with 0 days uploads would be dropped while they go on.
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class LfsSettings(Section, frozen=True):
     """Large files: how they travel, how much, and when they may go."""
 
     transfer: Literal["auto", "proxy", "redirect"] = "auto"
     store: Literal["", "local", "minio"] = ""
-    max_object_bytes: int = 5 * 1024**4
-    max_batch_objects: int = 1000
+    max_object_bytes: _Natural = 5 * 1024**4
+    max_batch_objects: _Positive = 1000
     # git-lfs takes a link for expired 5 seconds before its end.
     link_seconds: Annotated[int, msgspec.Meta(ge=6)] = 3600
-    slowest_bytes_per_second: int = 256 * 1024
-    multipart_bytes: int = 100 * 1024**2
-    part_bytes: int = 32 * 1024**2
-    upload_days: int = 7
-    concurrent_transfers: int = 64
-    requests_per_minute: int = 3000
-    quota_bytes: int = 0
+    slowest_bytes_per_second: _Positive = 256 * 1024
+    multipart_bytes: _Natural = 100 * 1024**2
+    part_bytes: _Positive = 32 * 1024**2
+    upload_days: _Positive = 7
+    concurrent_transfers: _Positive = 64
+    requests_per_minute: _Natural = 3000
+    quota_bytes: _Natural = 0
     missing_objects: Literal["refuse", "allow"] = "refuse"
-    gc_hours: int = 0
-    unreferenced_days: int = 14
-    trash_days: int = 30
+    gc_hours: _Natural = 0
+    unreferenced_days: _Natural = 14
+    trash_days: _Natural = 30
 
 
 class MaintenanceSettings(Section, frozen=True):

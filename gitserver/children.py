@@ -19,6 +19,28 @@ PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 
 
+class _End:
+    """Our end of a pipe, for an event loop to close exactly once.
+
+    uvloop lets libuv close the descriptor and then closes the file, too; by then a thread may have a file of
+    its own under that number. When connecting is cancelled, the file even stays, to be closed at any later
+    time. So uvloop is given what closes nothing.
+    """
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            self._descriptor = os.dup(pipe.fileno())
+        self._is_ours = isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        if self._is_ours:
+            self._is_ours = False
+            os.close(self._descriptor)
+
+
 class Child:
     """A running process, in a session of its own; what `asyncio.subprocess.Process` offers, as far as needed.
 
@@ -53,13 +75,16 @@ class Child:
         """Lets go of the pipes; what was not read is lost."""
         for pipe in self._pipes:
             pipe.close()
+        for file in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if file is not None:
+                file.close()  # does nothing to those that became an `_End`
 
     async def _connect(self, limit: int) -> None:
         loop = asyncio.get_running_loop()
         if self._process.stdin is not None:
             # The protocol of a reader that never reads is what gives a writer its flow control.
             protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader())
-            writing, _ = await loop.connect_write_pipe(lambda: protocol, self._process.stdin)
+            writing, _ = await loop.connect_write_pipe(lambda: protocol, _End(self._process.stdin))
             self._pipes.append(writing)
             self.stdin = asyncio.StreamWriter(writing, protocol, None, loop)
         self.stdout = await self._reader(self._process.stdout, limit)
@@ -70,7 +95,7 @@ class Child:
             return None
         reader = asyncio.StreamReader(limit)
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), _End(pipe))
         self._pipes.append(transport)
         return reader
 

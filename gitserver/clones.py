@@ -15,16 +15,18 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import structlog
 
 from core.errors import ModelyardError
-from gitserver.leases import entries, temporary_name
+from gitserver.leases import claimed, entries, temporary_name
 from gitserver.process import PIPE_BYTES
 from gitserver.protocol import ByteWriter
 
@@ -33,6 +35,9 @@ log = structlog.get_logger(__name__)
 # An answer is sent in turns of this size, between which its file is asked how long it is by now.
 _TURN_BYTES = 8 * 1024**2
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.002, 0.05
+# When the power fails, a file may keep its name and lose its bytes. So answers are found until the machine
+# starts anew, and none has to be forced to disk.
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Clients repeat themselves in what says who they are; the answer does not depend on it.
 _IRRELEVANT = (b"agent=", b"session-id=")
 
@@ -74,10 +79,19 @@ def wanted(arguments: Sequence[bytes]) -> set[str]:
 
 
 def digest_of(capabilities: Sequence[bytes], arguments: Sequence[bytes]) -> str:
-    """The same for requests that have the same answer."""
+    """The same for requests that have the same answer, until the machine starts anew."""
     relevant = [line for line in capabilities if not line.startswith(_IRRELEVANT)]
-    lines = [*sorted(relevant), b"", *sorted(set(arguments))]
+    lines = [this_boot(), *sorted(relevant), b"", *sorted(set(arguments))]
     return hashlib.sha256(b"\n".join(b"%d:%s" % (len(line), line) for line in lines)).hexdigest()
+
+
+@cache
+def this_boot() -> bytes:
+    """Names the time since this machine started."""
+    try:
+        return _BOOT_ID.read_bytes()
+    except OSError:  # another system: each process has its own answers
+        return os.urandom(16)
 
 
 class _Entry:
@@ -103,9 +117,12 @@ class Clones:
         self.hits = 0
         self.misses = 0
 
-    def takes(self, expected_bytes: int) -> bool:
-        """Whether an answer of about that size is worth keeping."""
-        return expected_bytes * 4 <= self._max_bytes
+    async def takes(self, expected_bytes: int) -> bool:
+        """Whether an answer of about that size is worth keeping, and finds room on the disk."""
+        if expected_bytes * 4 > self._max_bytes:
+            return False
+        free = await asyncio.to_thread(_free_bytes, self._root)
+        return free >= 2 * expected_bytes
 
     @property
     def enabled(self) -> bool:
@@ -128,7 +145,7 @@ class Clones:
             self.hits += 1
             await self._follow(key, entry, writer)
             return True
-        descriptor = await asyncio.to_thread(_open_used, self._root / key.repository_id / key.file_name)
+        descriptor = await claimed(_open_used, self._root / key.repository_id / key.file_name)
         if descriptor is None:
             return False
         self.hits += 1
@@ -156,12 +173,10 @@ class Clones:
 
     async def _make(self, key: CloneKey, entry: _Entry, maker: Maker) -> None:
         try:
-            async with self._draft(key) as (descriptor, draft):
-                entry.descriptor = descriptor
+            async with self._draft(key, entry) as draft:
                 entry.opened.set()
-                if await maker(descriptor):
-                    await asyncio.to_thread(draft.replace, draft.with_name(key.file_name))
-                    await asyncio.to_thread(self._evict, key)
+                if await maker(entry.descriptor):
+                    await self._keep(key, draft)
         except ModelyardError as error:
             entry.error = error
         except OSError as error:
@@ -170,6 +185,10 @@ class Clones:
         except asyncio.CancelledError:
             entry.error = ConnectionAbortedError("the answer is not made any more")
             raise
+        except Exception:
+            # Nobody awaits this task, and its readers must not take what there is for the whole.
+            log.exception("clones.fault")
+            entry.error = ConnectionAbortedError("the answer could not be made")
         finally:
             self._forget(key, entry)
             entry.ended.set()
@@ -182,13 +201,25 @@ class Clones:
             del self._making[key]
 
     @asynccontextmanager
-    async def _draft(self, key: CloneKey) -> AsyncIterator[tuple[int, Path]]:
+    async def _draft(self, key: CloneKey, entry: _Entry) -> AsyncIterator[Path]:
         draft = self._root / key.repository_id / temporary_name(key.file_name)
-        descriptor = await asyncio.to_thread(_create, draft)
+        creating = asyncio.ensure_future(asyncio.to_thread(_create, draft))
         try:
-            yield descriptor, draft
+            entry.descriptor = await asyncio.shield(creating)
+            yield draft
         finally:
+            await asyncio.wait([creating])  # cancelled or not, the thread makes its file
+            if creating.exception() is None:
+                entry.descriptor = creating.result()
             await asyncio.shield(asyncio.to_thread(draft.unlink, missing_ok=True))
+
+    async def _keep(self, key: CloneKey, draft: Path) -> None:
+        """Lets later clients find the answer. Those who read it now have it whole, whatever comes of this."""
+        try:
+            await asyncio.to_thread(draft.replace, draft.with_name(key.file_name))
+            await asyncio.to_thread(self._evict, key)
+        except OSError as error:  # the cache was emptied meanwhile, for one
+            log.warning("clones.not_kept", error=str(error))
 
     async def _follow(self, key: CloneKey, entry: _Entry, writer: ByteWriter) -> None:
         entry.readers += 1
@@ -280,6 +311,13 @@ async def _copy(descriptor: int, start: int, count: int, writer: ByteWriter) -> 
             raise ConnectionAbortedError("an answer was cut while it was sent")
         await writer.write(data)
         start += len(data)
+
+
+def _free_bytes(folder: Path) -> int:
+    """How much the disk takes on which the folder is, or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def _create(path: Path) -> int:

@@ -151,7 +151,8 @@ class Uploader:
             return
         tips = {oid for value in state.refs.values() for oid in (value.oid, value.peeled)}
         # Lazy fetches of single blobs look like clones too, and nobody asks for the same again.
-        if not wanted(arguments) <= tips or not self._clones.takes(sum(pack.bytes for pack in state.packs)):
+        size = sum(pack.bytes for pack in state.packs)
+        if not wanted(arguments) <= tips or not await self._clones.takes(size):
             await self._run_command(repository, request, arguments, writer, client)
             return
 

@@ -27,11 +27,16 @@ from lfs.direct import DirectUploads
 from lfs.links import MAX_LINK_SECONDS, Link, Links, Use
 from lfs.multipart import MultipartUploads
 from lfs.objects import StoredObject
+from lfs.part_plan import PartPlan
 from lfs.stores import Stores
 from storage.protocol import SignedPut
 
 # S3 takes no more in one PUT.
 MAX_DIRECT_BYTES = 5 * 1024**3
+
+# A link has some 400 characters: behind these, the other objects of a batch have to wait for the next one.
+_ENOUGH_PARTS = 30_000
+_TOO_MANY_PARTS = {"code": 413, "message": "too many parts for one batch; ask again for this object"}
 
 Json = dict[str, object]
 
@@ -91,8 +96,10 @@ class Actions:
                     objects.append({"oid": oid, "size": size, "error": {"code": code, "message": message}})
                 case Present(oid, size):
                     objects.append({"oid": oid, "size": size, "authenticated": True})
-                case Expected(oid, size):
+                case Expected(oid, size) if oid in uploads:
                     objects.append(_entry(oid, size, uploads[oid]))
+                case Expected(oid, size):
+                    objects.append({"oid": oid, "size": size, "error": _TOO_MANY_PARTS})
                 case Offered(oid, size, stored):
                     objects.append(_entry(oid, size, {"download": await self._download(call, stored)}))
         return {"transfer": transfer.value, "objects": objects, "hash_algo": HASH}
@@ -113,13 +120,17 @@ class Actions:
     async def _uploads(
         self, call: _Answering, request: BatchRequest, decisions: Sequence[Decision], transfer: Transfer
     ) -> Mapping[str, Json]:
-        """The actions for each object that is to come."""
+        """The actions for each object that is to come, but for those that would make the answer too long."""
         sizes = {one.oid: one.size for one in decisions if isinstance(one, Expected)}
         signed = await self._signed_puts(call, request, sizes, transfer)
         actions: dict[str, Json] = {}
+        parts = 0
         for oid, size in sizes.items():
             if transfer is not Transfer.BASIC and size > 0:  # nothing has no parts
-                actions[oid] = await self._parts(call, transfer, oid, size)
+                if parts < _ENOUGH_PARTS:
+                    plan = await self._multipart.begin(call.repository.id, oid, size)
+                    parts += plan.count
+                    actions[oid] = await self._parts(call, transfer, plan)
             elif oid in signed:
                 actions[oid] = {
                     "upload": _action(signed[oid].url, call, signed[oid].headers),
@@ -142,8 +153,8 @@ class Actions:
         fitting = [(oid, size) for oid, size in sizes.items() if size <= MAX_DIRECT_BYTES]
         return await self._direct.begin_many(call.repository.id, fitting, call.seconds) if fitting else {}
 
-    async def _parts(self, call: _Answering, transfer: Transfer, oid: str, size: int) -> Json:
-        plan = await self._multipart.begin(call.repository.id, oid, size)
+    async def _parts(self, call: _Answering, transfer: Transfer, plan: PartPlan) -> Json:
+        oid, size = plan.oid, plan.size
         signed = await self._multipart.signed_parts(plan, call.seconds)
 
         def url(path: str, use: Use, part: int = 0) -> str:

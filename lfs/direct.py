@@ -43,11 +43,12 @@ class DirectUploads:
         """How to put each `(oid, size)` into the current store; the URLs are good for so many seconds.
 
         Asking again goes on with the same upload. Left out is what has to come through this server: larger
-        than `MAX_PUT_BYTES`, on its way in parts already, or the store signs nothing. Quotas are the
-        caller's to ask about.
+        than `MAX_PUT_BYTES`, on its way in parts already, or the store signs nothing. Room for
+        what is to stay is the caller's to ask about.
 
         Raises:
             RepositoryNotFound: it was deleted meanwhile.
+            QuotaExceeded: the owner has too much under way.
             StoreUnavailable, DatabaseUnavailable: try again.
         """
         sizes = {oid: size for oid, size in objects if size <= MAX_PUT_BYTES}
@@ -104,7 +105,8 @@ class DirectUploads:
     async def _begin(self, repository_id: str, sizes: Mapping[str, int]) -> dict[str, str]:
         """The key of each upload, of those that can be."""
         async with self._database.transaction() as session:
-            await hold_repository(session, repository_id)
+            repository = await hold_repository(session, repository_id)
+            await self._uploads.quotas.reserve_waiting(session, repository.owner_id, repository_id, sizes)
             rows, replaced = await self._rows(session, repository_id, sizes)
         for place in replaced:
             await self._uploads.discard(place)

@@ -16,6 +16,7 @@ from core.database import Database
 from core.errors import Conflict, Unavailable
 from core.models import LfsUpload
 from core.settings import LfsSettings
+from core.slots import Slots
 from lfs.assembly import Assembler
 from lfs.errors import UploadNotFound, WrongBytes, WrongParts
 from lfs.objects import Objects, new_key
@@ -30,6 +31,10 @@ log = structlog.get_logger(__name__)
 
 # Other processes may begin the same upload meanwhile; each time one of them gets on.
 _TRIES = 5
+
+# So many are completed at once, and of one client's.
+_AT_ONCE = 8
+_SHARE = 4
 
 
 class MultipartUploads:
@@ -46,12 +51,14 @@ class MultipartUploads:
         direct: Callable[[], bool],
     ) -> None:
         """`direct`: whether parts may go past this server now, as `TransferMode.redirects`."""
-        self._rows = PartRows(database)
+        self._rows = PartRows(database, uploads.quotas)
         self._stores = stores
         self._assembler = Assembler(self._rows, stores, objects, uploads)
         self._part_bytes = settings.part_bytes
         self._direct = direct
         self._running: dict[str, asyncio.Task[None]] = {}
+        # The client's place for transfers ends with its connection, and the work here does not.
+        self._places = Slots(_AT_ONCE, share=_SHARE)
 
     async def begin(self, repository_id: str, oid: str, size: int) -> PartPlan:
         """What is left to do to upload this object: of a new upload everything, else the missing parts.
@@ -60,6 +67,7 @@ class MultipartUploads:
 
         Raises:
             RepositoryNotFound: it was deleted meanwhile.
+            QuotaExceeded: the owner has too much under way.
             StoreUnavailable, DatabaseUnavailable: nothing was changed.
         """
         for _ in range(_TRIES):
@@ -145,7 +153,7 @@ class MultipartUploads:
         """
         task = self._running.get(upload_id)
         if task is None:
-            work = self._assembler.complete(repository_id, actor, oid, upload_id, claimed)
+            work = self._complete(repository_id, actor, oid, upload_id, claimed)
             task = self._running[upload_id] = asyncio.create_task(work)
             task.add_done_callback(partial(self._ended, upload_id))
         try:
@@ -175,6 +183,17 @@ class MultipartUploads:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+    async def _complete(
+        self,
+        repository_id: str,
+        actor: Actor,
+        oid: str,
+        upload_id: str,
+        claimed: Sequence[tuple[int, str]] | None,
+    ) -> None:
+        async with self._places.take(actor.client):
+            await self._assembler.complete(repository_id, actor, oid, upload_id, claimed)
 
     async def _resume(self, row: LfsUpload, size: int) -> PartPlan | None:
         """None: there is nothing that could go on."""

@@ -3,17 +3,20 @@
 from sqlalchemy import ColumnElement, delete, select, update
 
 from core.database import Database
-from core.errors import AlreadyExists, RepositoryNotFound
-from core.models import LfsUpload, Repository, now
+from core.errors import AlreadyExists
+from core.models import LfsUpload, now
 from lfs.errors import UploadNotFound
 from lfs.pending import GIVEN_UP, take_up
+from lfs.quotas import Quotas
+from lfs.records import hold_repository
 
 
 class PartRows:
     """Each method is one transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, quotas: Quotas) -> None:
         self._database = database
+        self._quotas = quotas
 
     async def of_object(self, repository_id: str, oid: str) -> LfsUpload | None:
         """The upload of an object, in parts or not, given up or not."""
@@ -35,16 +38,23 @@ class PartRows:
         """As `get`, and no sweeper gives it up for the next days."""
         async with self._database.transaction() as session:
             row = await take_up(session, repository_id, oid)
-        if row is None or row.id != upload_id:
+        # What a sweeper gave up may go on past this server, in the same row.
+        if row is None or row.id != upload_id or not row.multipart_id:
             raise gone()
         return row
 
     async def insert(self, row: LfsUpload, *, instead_of: LfsUpload | None) -> bool:
-        """Whether it is in; if not, somebody else was faster. Raises `RepositoryNotFound`."""
+        """Whether it is in; if not, somebody else was faster.
+
+        Raises:
+            RepositoryNotFound, QuotaExceeded: it must not be.
+        """
         try:
             async with self._database.transaction() as session:
-                if await session.get(Repository, row.repository_id, with_for_update={"read": True}) is None:
-                    raise RepositoryNotFound("no such repository")
+                repository = await hold_repository(session, row.repository_id)
+                await self._quotas.reserve_waiting(
+                    session, repository.owner_id, repository.id, {row.oid: row.size}
+                )
                 if instead_of is not None:
                     former = delete(LfsUpload).where(LfsUpload.id == instead_of.id)
                     if await session.scalar(former.returning(LfsUpload.id)) is None:

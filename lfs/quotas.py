@@ -4,7 +4,9 @@ A live link counts with the size of its object, whoever else has the same bytes;
 because its owner cannot empty it.
 """
 
-from sqlalchemy import select
+from collections.abc import Mapping
+
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.access import Actor, require_site_admin
@@ -12,12 +14,22 @@ from core.audit import Action, record
 from core.database import Database
 from core.errors import AccountNotFound, RepositoryNotFound, Unprocessable
 from core.lookup import require_account
-from core.models import Account, LfsLink, Repository
+from core.models import Account, LfsLink, LfsUpload, Repository
 from core.settings import LfsSettings
 from lfs.errors import QuotaExceeded
 from lfs.objects import usage_where
 
 _MAX_BYTES = 2**63 - 1
+# Of one owner. Each has a row, and a directory or its like in the store, before the first byte.
+_MOST_WAITING = 10_000
+
+
+# Built once: every batch for an upload asks.
+_OWNER = (
+    select(Account)
+    .join(Repository, Repository.owner_id == Account.id)
+    .where(Repository.id == bindparam("repository_id"))
+)
 
 
 class Quotas:
@@ -35,12 +47,7 @@ class Quotas:
             RepositoryNotFound: it was deleted meanwhile.
         """
         async with self._database.read() as session:
-            query = (
-                select(Account)
-                .join(Repository, Repository.owner_id == Account.id)
-                .where(Repository.id == repository_id)
-            )
-            owner = await session.scalar(query)
+            owner = await session.scalar(_OWNER, {"repository_id": repository_id})
             if owner is None:
                 raise RepositoryNotFound("no such repository")
             await self._require(session, owner, more_bytes)
@@ -53,12 +60,7 @@ class Quotas:
         Where there is a limit, transactions of one owner queue here until they end, so that two uploads
         cannot both take the last room. Raises `QuotaExceeded`.
         """
-        owner = await session.get_one(Account, owner_id)
-        if self._limit(owner):
-            # Who creates a repository for this owner meanwhile need not wait: no key changes.
-            owner = await session.get_one(
-                Account, owner_id, with_for_update={"key_share": True}, populate_existing=True
-            )
+        owner = await self._queue(session, owner_id)
         if not self._limit(owner):
             return
         live = select(LfsLink.oid).where(
@@ -66,6 +68,32 @@ class Quotas:
         )
         if await session.scalar(live) is None:
             await self._require(session, owner, size)
+
+    async def reserve_waiting(
+        self, session: AsyncSession, owner_id: int, repository_id: str, sizes: Mapping[str, int]
+    ) -> None:
+        """Returns if uploads of these oids and sizes, begun in this transaction, may wait in the store.
+
+        What waits is not the owner's yet, so a quota holds for it by itself: as much again. Raises
+        `QuotaExceeded`; an upload that nobody goes on with counts until it is swept.
+        """
+        owner = await self._queue(session, owner_id)
+        query = (
+            select(func.count(), func.coalesce(func.sum(LfsUpload.size), 0))
+            .join(Repository, Repository.id == LfsUpload.repository_id)
+            .where(Repository.owner_id == owner_id)
+            .where(or_(LfsUpload.repository_id != repository_id, LfsUpload.oid.not_in(sizes)))
+        )
+        count, waiting = (await session.execute(query)).one()
+        if count + len(sizes) > _MOST_WAITING:
+            raise QuotaExceeded(f"{owner.name} has too many unfinished uploads; finish or abort some of them")
+        limit = self._limit(owner)
+        if limit and int(waiting) + sum(sizes.values()) > limit:
+            raise QuotaExceeded(
+                f"the quota of {owner.name} for large files is {limit} bytes, and unfinished uploads "
+                "fill it; finish or abort some of them",
+                quota_bytes=limit,
+            )
 
     async def limit_of(self, owner_id: int) -> int:
         """The bytes that a user or organisation may have; 0 is no limit. Raises `AccountNotFound`."""
@@ -91,6 +119,16 @@ class Quotas:
             owner = await require_account(session, owner_name, lock="update")
             before, owner.lfs_quota_bytes = owner.lfs_quota_bytes, limit
             record(session, actor, Action.QUOTA_SET, owner.name, bytes=limit, before=before)
+
+    async def _queue(self, session: AsyncSession, owner_id: int) -> Account:
+        """The owner; who has a limit is locked."""
+        owner = await session.get_one(Account, owner_id)
+        if self._limit(owner):
+            # Who creates a repository for this owner meanwhile need not wait: no key changes.
+            owner = await session.get_one(
+                Account, owner_id, with_for_update={"key_share": True}, populate_existing=True
+            )
+        return owner
 
     def _limit(self, owner: Account) -> int:
         return self._default if owner.lfs_quota_bytes is None else owner.lfs_quota_bytes

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
-from core.access import Actor, Permission, authorize_again
+from core.access import Actor, ActorKind, Permission, authorize_again
 from core.database import Database
 from core.errors import AuthenticationRequired, InvalidCredentials, NotFound, PermissionDenied
 from core.lookup import find_repository
@@ -70,6 +70,8 @@ class LfsService:
         self._clock = clock
         places = settings.concurrent_transfers
         self._slots = Slots(places, share=places // _SHARE)
+        # Addresses cost nothing, and slow downloads last: all of nobody together leave places for users.
+        self._guests = Slots(max(1, places // 2), share=places // _SHARE)
 
     # -- rights --------------------------------------------------------------------------------------
 
@@ -191,7 +193,7 @@ class LfsService:
     async def open_download(self, repository_id: str, actor: Actor, oid: str) -> AsyncIterator[Download]:
         """The object, to be sent within the block; waits for a place. Raises as `Downloads.find`."""
         async with (
-            self._slots.take(actor.client),
+            self.place(actor),
             self._downloads.open(repository_id, oid) as download,
         ):
             yield download
@@ -203,13 +205,16 @@ class LfsService:
 
         Asks again, at the end, whether the actor may write. Raises as `Uploads.receive`.
         """
-        async with self._slots.take(actor.client):
+        async with self.place(actor):
             await self._uploads.receive(repository_id, actor, oid, size, data)
 
     @asynccontextmanager
     async def place(self, actor: Actor) -> AsyncIterator[None]:
-        """A place for moving bytes in some other way."""
-        async with self._slots.take(actor.client):
+        """A place for moving bytes in some other way; waits for one."""
+        async with AsyncExitStack() as stack:
+            if actor.kind is ActorKind.ANONYMOUS:
+                await stack.enter_async_context(self._guests.take(actor.client))
+            await stack.enter_async_context(self._slots.take(actor.client))
             yield
 
     async def verify(self, repository_id: str, actor: Actor, oid: str, size: int) -> None:

@@ -43,9 +43,9 @@ class Uploads:
     """Takes objects in. Close it when done."""
 
     def __init__(self, database: Database, stores: Stores, quotas: Quotas, settings: LfsSettings) -> None:
+        self.quotas = quotas
         self._database = database
         self._stores = stores
-        self._quotas = quotas
         self._objects = Objects(database)
         self._max_bytes = settings.max_object_bytes
         self._dropping: set[asyncio.Task[None]] = set()
@@ -126,7 +126,7 @@ class Uploads:
         if not 0 <= size <= self._max_bytes:
             raise ObjectTooLarge(f"an object may have {self._max_bytes} bytes at most", oid=oid)
         linked = await self._objects.find(repository_id, [oid])
-        await self._quotas.require_room(repository_id, 0 if linked else size)
+        await self.quotas.require_room(repository_id, 0 if linked else size)
 
     async def discard(self, place: Place) -> None:
         """Deletes bytes that no row names; what cannot be deleted now is swept as an orphan."""
@@ -188,7 +188,7 @@ class Uploads:
             repository = await hold_repository(session, repository_id)
             # An upload may take hours; whoever lost the right meanwhile does not finish it.
             await authorize_again(session, actor, repository, Permission.WRITE)
-            await self._quotas.reserve(session, repository.owner_id, repository_id, oid, size)
+            await self.quotas.reserve(session, repository.owner_id, repository_id, oid, size)
             if adopted and not await end_upload(session, repository_id, oid, place.key):
                 if await is_linked(session, repository_id, oid):
                     return None

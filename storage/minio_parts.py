@@ -18,6 +18,7 @@ from urllib3.response import BaseHTTPResponse
 from storage.minio_bucket import Bucket, code_of, insist, require_etag
 from storage.parts import other_part, parts_not_found
 from storage.protocol import PartsNotFound, PartsRejected, StoredPart
+from storage.spool import Spool
 
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 # The second is what MinIO calls an id that it cannot have made.
@@ -49,11 +50,12 @@ class Parts:
         client = self._bucket.client
         return insist(lambda: client._create_multipart_upload(self._bucket.name, self._name, dict(headers)))
 
-    def upload(self, parts_id: str, number: int, body: bytes) -> StoredPart:
+    def upload(self, parts_id: str, number: int, spool: Spool) -> StoredPart:
         check_id(parts_id)
-        arguments = (self._bucket.name, self._name, body, None, parts_id, number)
-        etag = _found(lambda: self._bucket.client._upload_part(*arguments))
-        return StoredPart(number, len(body), require_etag(etag))
+        with spool.whole() as body:
+            arguments = (self._bucket.name, self._name, body, None, parts_id, number)
+            etag = _found(lambda: self._bucket.client._upload_part(*arguments))
+        return StoredPart(number, spool.size, require_etag(etag))
 
     def list(self, parts_id: str) -> Sequence[SummedPart]:
         check_id(parts_id)

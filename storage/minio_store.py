@@ -34,7 +34,8 @@ from storage.protocol import (
     StoredPart,
     StoreUnavailable,
 )
-from storage.streams import until_empty
+from storage.spool import Spool
+from storage.streams import gathered, until_empty
 
 LIST_BATCH = 1000
 
@@ -148,10 +149,14 @@ class MinioStore:
     async def put_part(self, key: str, parts_id: str, number: int, data: AsyncIterator[bytes]) -> StoredPart:
         parts = self._parts(key)
         check_number(number)
-        body = io.BytesIO()
-        async for piece in data:
-            body.write(piece)
-        return await self._run(parts.upload, parts_id, number, body.getvalue())
+        spool = Spool()
+        try:
+            async with aclosing(gathered(data)) as groups:
+                async for group in groups:
+                    await self._run(spool.write, group)
+            return await self._run(parts.upload, parts_id, number, spool)
+        finally:
+            spool.close()
 
     async def list_parts(self, key: str, parts_id: str) -> Sequence[StoredPart]:
         return [found.part for found in await self._run(self._parts(key).list, parts_id)]

@@ -4,12 +4,11 @@
     git = client.over(yard.git(folder))         # git with that git-lfs, its filters and its hook
     git("push", url, "main")
 
-`LfsWork` is a repository with large files, and `trace_of` says what a command did on the wire.
+`start` makes a repository with large files, and `traced` says what a command did on the wire.
 """
 
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,10 +129,6 @@ class Trace:
     pure_ssh: bool
     authenticated_by_ssh: bool
 
-    def objects(self, method: str) -> list[Requested]:
-        """The requests that carried an object."""
-        return [one for one in self.requests if one.method == method and not one.path.endswith("/locks")]
-
 
 def traced(git: Git, *arguments: str | Path) -> Trace:
     """Runs a command with the client's trace; whether it succeeded, the caller asks."""
@@ -152,14 +147,3 @@ def done(trace: Trace) -> Trace:
     """The same, and insists on success."""
     assert trace.result.status == 0, trace.result.output[-6000:]
     return trace
-
-
-def pointer_of(path: Path, client: LfsClient) -> str:
-    """The pointer file that the client makes of a file."""
-    made = subprocess.run(
-        [client.folder / "bin" / "git-lfs", "pointer", f"--file={path}"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return made.stdout

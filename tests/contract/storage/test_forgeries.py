@@ -126,6 +126,21 @@ async def test_no_spelling_gets_past_the_proxy(
         assert await read_all(store, "mine") == DATA
 
 
+@pytest.mark.parametrize("sources", [["/{0}"], ["{0}"], ["%2F{0}"], ["", "/{0}"], ["/{0}", ""]])
+async def test_no_link_to_write_reads_another_object(
+    minio: MinioWorld, nginx: str, sources: list[str]
+) -> None:
+    async with at(minio, nginx) as store:
+        await store.put("theirs", pieces(DATA))
+        parts_id = await store.begin_parts("mine")
+        part = await store.signed_part("mine", parts_id, 1, seconds=60)
+        assert part is not None
+        path = urlsplit(part).path.strip("/").replace("mine", "theirs")
+        headers = [("x-amz-copy-source", source.format(path)) for source in sources]
+        await send("PUT", part, b"other", *headers)
+        assert [found.size for found in await store.list_parts("mine", parts_id)] == [5]
+
+
 async def test_nothing_else_gets_past_the_proxy(minio: MinioWorld, nginx: str) -> None:
     for method, path in (
         ("DELETE", "/contract/x"),

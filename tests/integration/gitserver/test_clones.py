@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from core.errors import ProtocolError
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings, MaintenanceSettings
-from gitserver.clones import CloneKey, Clones, sweep_clones
+from gitserver.clones import CloneKey, Clones, digest_of, sweep_clones, this_boot
 from gitserver.process import GitRunner, running_children
 from gitserver.protocol import FLUSH
 from gitserver.sweeper import Sweeper
@@ -312,3 +314,86 @@ async def test_a_maker_that_fails_tells_every_reader(tmp_path: Path) -> None:
     )
     assert [type(one) for one in found] == [ProtocolError] * 3
     assert list((tmp_path / "clones" / "r").iterdir()) == []
+
+
+KEY = CloneKey("r", "1-s", "d")
+
+
+async def make(descriptor: int) -> bool:
+    os.write(descriptor, b"answer")
+    return True
+
+
+def open_below(folder: Path) -> list[str]:
+    """The files there that this process has open."""
+    found = []
+    for number in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # of the listing itself
+            found.append(str(number.readlink()))
+    return [path for path in found if path.startswith(str(folder))]
+
+
+@pytest.mark.parametrize("turns", range(5))
+@pytest.mark.parametrize("is_kept", [False, True])
+async def test_whoever_leaves_at_any_moment_leaves_nothing_open(
+    tmp_path: Path, turns: int, is_kept: bool
+) -> None:
+    clones = Clones(tmp_path, 10**9)
+    if is_kept:
+        await clones.make(KEY, make, Client())
+    for _ in range(20):
+        one = asyncio.create_task(
+            clones.replay(KEY, Client()) if is_kept else clones.make(KEY, make, Client())
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        one.cancel()
+        await asyncio.gather(one, return_exceptions=True)
+    await clones.close()
+    await until(lambda: not open_below(tmp_path))
+    left = await asyncio.to_thread(lambda: list(tmp_path.glob("clones/r/.*")))
+    assert left == []
+
+
+async def test_an_answer_is_whole_also_when_it_cannot_be_kept(tmp_path: Path) -> None:
+    clones, client = Clones(tmp_path, 10**9), Client()
+
+    async def make_and_lose(descriptor: int) -> bool:
+        shutil.rmtree(tmp_path / "clones")
+        return await make(descriptor)
+
+    await clones.make(KEY, make_and_lose, client)
+    assert client.received == b"answer"
+    assert not await clones.replay(KEY, Client())
+
+
+async def test_a_fault_of_a_maker_is_no_end_of_the_answer(tmp_path: Path) -> None:
+    clones = Clones(tmp_path, 10**9)
+
+    async def fail(descriptor: int) -> bool:
+        await make(descriptor)
+        raise RuntimeError("a fault")
+
+    with pytest.raises(ConnectionAbortedError):
+        await clones.make(KEY, fail, Client())
+    assert not await clones.replay(KEY, Client())
+
+
+async def test_what_the_disk_does_not_take_is_piped(tmp_path: Path) -> None:
+    clones = Clones(tmp_path / "not" / "yet", 10**18)
+    assert await clones.takes(1000)
+    assert not await clones.takes(10**17)
+
+
+def test_no_answer_survives_a_new_start_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digest_of([], [b"done"])
+    assert digest_of([], [b"done"]) == before
+    (tmp_path / "boot_id").write_text("another")
+    monkeypatch.setattr("gitserver.clones._BOOT_ID", tmp_path / "boot_id")
+    this_boot.cache_clear()
+    try:
+        assert digest_of([], [b"done"]) != before
+    finally:
+        this_boot.cache_clear()

@@ -13,7 +13,8 @@ from core.database import Database
 from core.errors import RepositoryNotFound
 from core.models import LfsObject, LfsUpload, StoreKind
 from lfs.direct import DirectUploads
-from lfs.errors import ObjectMissing, QuotaExceeded, WrongBytes
+from lfs.errors import ObjectMissing, QuotaExceeded, UploadNotFound, WrongBytes
+from lfs.multipart import MultipartUploads
 from lfs.pending import GIVEN_UP
 from storage.protocol import MAX_PUT_BYTES, SignedPut
 from tests.support.lfs_world import LfsWorld, oid_of, open_lfs_world
@@ -181,6 +182,24 @@ async def test_what_a_sweeper_has_begun_to_drop_starts_anew(world: LfsWorld, dir
     assert await send(signed, DATA) == 200
     assert await finish(world, direct)
     await world.expect_sound()
+
+
+async def test_a_completion_of_parts_whose_row_it_took_finds_nothing(
+    world: LfsWorld, direct: DirectUploads
+) -> None:
+    parts = MultipartUploads(
+        world.database, world.stores, world.objects, world.uploads, world.settings, direct=lambda: True
+    )
+    plan = await parts.begin(world.repository.id, OID, len(DATA))
+    async with world.database.transaction() as session:
+        await session.execute(update(LfsUpload).values(touched_at=GIVEN_UP))
+    signed = await begin(world, direct)
+    with pytest.raises(UploadNotFound):
+        await parts.complete(world.repository.id, world.owner, OID, plan.upload_id, None)
+    assert await send(signed, DATA) == 200
+    assert await finish(world, direct)
+    await parts.complete(world.repository.id, world.owner, OID, plan.upload_id, None)
+    await parts.close()
 
 
 async def test_many_and_at_once(world: LfsWorld, direct: DirectUploads) -> None:

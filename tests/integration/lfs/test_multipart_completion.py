@@ -1,11 +1,14 @@
 """Uploads in parts end once, on both stores, and nothing unverified is ever visible."""
 
 import asyncio
+import threading
 
 import pytest
 
 from core.models import now
 from lfs.errors import UploadNotFound, WrongBytes, WrongParts
+from storage.local import LocalStore
+from storage.local_files import Draft
 from storage.protocol import PartsNotFound
 from tests.support.lfs_world import oid_of
 from tests.support.part_uploads import PartUploads
@@ -157,3 +160,30 @@ async def test_assembled_wrong_bytes_are_dropped_all_the_same(bench: PartUploads
         await bench.complete(bench.process(), plan)
     await bench.expect_nothing(data)
     assert await bench.world.keys() == []
+
+
+async def test_what_was_verified_is_not_replaced(bench: PartUploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes assemble different parts of one upload, and the one with the wrong ones is slower."""
+    if not isinstance(bench.world.store, LocalStore):
+        pytest.skip("MinIO does this itself")
+    data = bench.data()
+    first, second = bench.process(), bench.process()
+    plan = await bench.begin(first, data)
+    await bench.put_all(first, plan, data)
+    await bench.put(first, plan, 1, data, noise(plan.size_of(1), "other"))
+    is_slow, go_on, finish = threading.Event(), threading.Event(), Draft.finish
+
+    def slowly(draft: Draft) -> None:
+        finish(draft)
+        if type(draft) is Draft and not is_slow.is_set():
+            is_slow.set()
+            assert go_on.wait(20)
+
+    monkeypatch.setattr(Draft, "finish", slowly)
+    wrong = asyncio.create_task(bench.complete(second, plan))
+    assert await asyncio.to_thread(is_slow.wait, 20)
+    await bench.put(first, plan, 1, data)
+    await bench.complete(first, plan)
+    go_on.set()
+    await asyncio.gather(wrong, return_exceptions=True)
+    await bench.expect_whole(data)

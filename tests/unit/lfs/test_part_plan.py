@@ -41,6 +41,12 @@ def test_parts_grow_with_the_object(size: int, part_mib: int) -> None:
     assert choose_part_bytes(size, 32 * MIB, StoreKind.LOCAL, direct=False) == part_mib * MIB
 
 
+@pytest.mark.parametrize("direct", [True, False])
+def test_parts_that_are_few_have_the_size_that_is_set(direct: bool) -> None:
+    assert choose_part_bytes(250_000, 100_000, StoreKind.LOCAL, direct=direct) == 100_000
+    assert choose_part_bytes(250_000, 100_000, StoreKind.MINIO, direct=direct) == 5 * MIB
+
+
 @pytest.mark.parametrize(
     ("size", "part_mib"),
     [

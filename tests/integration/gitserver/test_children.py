@@ -1,0 +1,49 @@
+"""Children and their pipes under both event loops: each descriptor is closed once, whenever somebody gives up."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from gitserver.process import GitRunner
+
+Loops = Callable[[], asyncio.AbstractEventLoop]
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def loops(request: pytest.FixtureRequest) -> Loops:
+    found: Loops = request.param
+    return found
+
+
+def descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+def test_whoever_gives_up_at_any_moment_leaves_nothing(loops: Loops) -> None:
+    git = GitRunner()
+
+    async def use() -> None:
+        async with git.start(["cat-file", "--batch"]) as process:
+            await process.wait()
+
+    async def give_up(turns: int) -> None:
+        one = asyncio.ensure_future(use())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        one.cancel()
+        await asyncio.gather(one, return_exceptions=True)
+
+    async def run() -> None:
+        await give_up(20)  # whatever is opened once and kept
+        before = descriptors()
+        for turns in [*range(10)] * 3:
+            await give_up(turns)
+        async with asyncio.timeout(10):
+            while descriptors() != before:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+
+    with asyncio.Runner(loop_factory=loops) as runner:
+        runner.run(run())
