@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,7 @@ from bench.stage import Row, Stage, cpu_of, paired, row
 from bench.wire import request
 
 _GIGABYTE = 10**9
+_BATCH = 100
 _LFS = {"Accept": "application/vnd.git-lfs+json", "Content-Type": "application/vnd.git-lfs+json"}
 _seeds = count(1)
 
@@ -59,25 +60,35 @@ class Repository:
             found: list[dict[str, Any]] = json.load(answer)["objects"]
         return found
 
-    def upload(self, file: Path, oid: str) -> None:
-        """Asks, puts and verifies, as git-lfs does."""
-        actions = self.batch("upload", [(oid, file.stat().st_size)])[0].get("actions", {})
+    def upload(self, *files: tuple[Path, str]) -> None:
+        """Asks for up to 100 at a time, puts eight at once and verifies, as git-lfs does."""
+        sizes = [(oid, file.stat().st_size) for file, oid in files]
+        for start in range(0, len(files), _BATCH):
+            answers = self.batch("upload", sizes[start : start + _BATCH])
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(self._put, (file for file, _ in files[start : start + _BATCH]), answers))
+
+    def _put(self, file: Path, answer: dict[str, Any]) -> None:
+        actions = answer.get("actions", {})
         if "upload" not in actions:
             raise RuntimeError("the object is there already: nothing would be measured")
         put = actions["upload"]
-        headers: Mapping[str, str] = {"Content-Type": "application/octet-stream", **put.get("header", {})}
-        request(put["href"], method="PUT", headers=headers, file=file)
+        request(put["href"], method="PUT", headers=put.get("header", {}), file=file)
         if verify := actions.get("verify"):
-            body = json.dumps({"oid": oid, "size": file.stat().st_size}).encode()
+            body = json.dumps({"oid": answer["oid"], "size": answer["size"]}).encode()
             request(verify["href"], method="POST", headers={**_LFS, **verify.get("header", {})}, body=body)
 
-    def download(self, oid: str, size: int) -> int:
-        """Asks, and throws away what comes; returns how much that was."""
-        get = self.batch("download", [(oid, size)])[0]["actions"]["download"]
-        answer = request(get["href"], headers=get.get("header", {}))
-        if answer.bytes < size:
+    def download(self, *objects: tuple[str, int]) -> None:
+        """Asks for up to 100 at a time, takes eight at once, and throws away what comes."""
+        for start in range(0, len(objects), _BATCH):
+            answers = self.batch("download", objects[start : start + _BATCH])
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(self._get, answers))
+
+    def _get(self, answer: dict[str, Any]) -> None:
+        get = answer["actions"]["download"]
+        if request(get["href"], headers=get.get("header", {})).bytes < answer["size"]:
             raise RuntimeError("the download was cut")
-        return answer.bytes
 
 
 def through_the_server(stage: Stage) -> list[Row]:
@@ -98,7 +109,7 @@ def through_the_server(stage: Stage) -> list[Row]:
     a, b = [], []
     for _ in range(rounds + 1):
         file, oid = fresh()
-        a.append(timed(lambda: repository.upload(file, oid)))
+        a.append(timed(lambda: repository.upload((file, oid))))
         b.append(
             timed(lambda: subprocess.run([sys.executable, "-c", _HASH_AND_WRITE, file, spare], check=True))
         )
@@ -109,7 +120,7 @@ def through_the_server(stage: Stage) -> list[Row]:
     url = stage.nginx.add(file)
     samples = paired(
         stage.rounds(5),
-        lambda: timed(lambda: repository.download(oid, _GIGABYTE)),
+        lambda: timed(lambda: repository.download((oid, _GIGABYTE))),
         lambda: request(url).seconds,
     )
     rows.append(row("LFS download of 1 GB, wall", "s", stage.nginx.name, samples, bar=1.25))
@@ -117,13 +128,11 @@ def through_the_server(stage: Stage) -> list[Row]:
     files = [stage.material.file(1_000_000, 1000 + number) for number in range(500)]
     known = [(one, sha256(one)) for one in files]
     with ThreadPoolExecutor(8) as pool:
-        up = timed(lambda: list(pool.map(lambda pair: repository.upload(*pair), known)))
+        up = timed(lambda: repository.upload(*known))
         urls = [stage.nginx.add(one) for one in files]
         samples = paired(
             stage.rounds(3),
-            lambda: timed(
-                lambda: list(pool.map(lambda pair: repository.download(pair[1], 1_000_000), known))
-            ),
+            lambda: timed(lambda: repository.download(*((oid, 1_000_000) for _, oid in known))),
             lambda: timed(lambda: list(pool.map(request, urls))),
         )
     rows.append(Row("LFS upload of 500 × 1 MB, 8 at once, wall", "s", up))
@@ -144,14 +153,14 @@ def past_the_server(stage: Stage) -> list[Row]:
         with file.open("r+b") as out:
             out.write(os.urandom(16))
         oid = sha256(file)
-        a.append(timed(lambda: repository.upload(file, oid)))
+        a.append(timed(lambda: repository.upload((file, oid))))
         url = client.presigned_put_object("bench", f"plain{number}")
         b.append(timed(lambda: request(url, method="PUT", file=file)))
     rows = [row("LFS upload of 1 GB, redirected", "s", "MinIO", (tuple(a[1:]), tuple(b[1:])), bar=1.1)]
     url = client.presigned_get_object("bench", "plain0")
     samples = paired(
         stage.rounds(3),
-        lambda: timed(lambda: repository.download(oid, _GIGABYTE)),
+        lambda: timed(lambda: repository.download((oid, _GIGABYTE))),
         lambda: request(url).seconds,
     )
     rows.append(row("LFS download of 1 GB, redirected", "s", "MinIO", samples, bar=1.1))

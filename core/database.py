@@ -6,8 +6,7 @@ locks, and reads at REPEATABLE READ, so that a read sees one snapshot on both.
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from sqlite3 import OperationalError as SqliteError
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from sqlalchemy import event, text
@@ -16,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
+from core import sqlite
 from core.errors import AlreadyExists, Conflict, SettingsError, Unavailable
 from core.settings import DatabaseSettings
 
@@ -45,7 +45,8 @@ class Database:
         self.dialect = self.url.get_backend_name()
         arguments: dict[str, Any] = {"pool_pre_ping": self.dialect == "postgresql"}
         if self.dialect == "sqlite":
-            arguments["connect_args"] = {"timeout": settings.busy_seconds}
+            path = self.url.database or ""
+            arguments["async_creator"] = lambda: sqlite.connect(path, settings.busy_seconds)
         elif self.dialect != "postgresql":
             raise SettingsError(f"[database] url: {self.dialect} is not supported")
         self.engine: AsyncEngine = create_async_engine(
@@ -56,7 +57,6 @@ class Database:
             **arguments,
         )
         if self.dialect == "sqlite":
-            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
 
     @asynccontextmanager
@@ -144,19 +144,6 @@ def _translated() -> Iterator[None]:
         if "file is not a database" in str(error.orig):
             raise DatabaseUnavailable("the database file is damaged, or no SQLite database") from error
         raise
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # Transactions are begun by _begin_sqlite; the driver's own late BEGIN would make snapshots a lie.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    # The file remembers its mode. Changing it does not wait for locks; where it is locked, another process
-    # that has just started is changing it, and this connection follows.
-    with suppress(SqliteError):
-        cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.close()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -1,8 +1,9 @@
 """From names to rows, redirects included. No rights are checked here."""
 
+from collections.abc import Mapping
 from typing import Literal
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.errors import AccountNotFound
@@ -73,7 +74,8 @@ async def find_repository(
 
 
 async def _look(session: AsyncSession, address: Address, lock: bool) -> tuple[Repository, str] | None:
-    found = await _one(session, _repositories().where(Account.name == address.owner), address, lock)
+    names = {"owner": address.owner, "type": address.type, "name": address.name}
+    found = await _first(session, _BY_ADDRESS, lock, names)
     if found:
         return found
     owner = await find_account(session, address.owner)
@@ -99,6 +101,14 @@ def _repositories() -> Select[Repository, str]:
     return select(Repository, Account.name).join(Account, Repository.owner_id == Account.id)
 
 
+# Built once, because nearly every request needs it.
+_BY_ADDRESS = _repositories().where(
+    Account.name == bindparam("owner"),
+    Repository.type == bindparam("type"),
+    Repository.name == bindparam("name"),
+)
+
+
 async def _one(
     session: AsyncSession, query: Select[Repository, str], address: Address, lock: bool
 ) -> tuple[Repository, str] | None:
@@ -107,9 +117,12 @@ async def _one(
 
 
 async def _first(
-    session: AsyncSession, query: Select[Repository, str], lock: bool
+    session: AsyncSession,
+    query: Select[Repository, str],
+    lock: bool,
+    parameters: Mapping[str, str] | None = None,
 ) -> tuple[Repository, str] | None:
     if lock:
         query = query.with_for_update(of=Repository)
-    row = (await session.execute(query)).one_or_none()
+    row = (await session.execute(query, parameters)).one_or_none()
     return (row[0], row[1]) if row else None

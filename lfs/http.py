@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from core.access import Permission
+from core.errors import ModelyardError
 from lfs.batch import Operation, parse_batch
 from lfs.http_face import PREFIX, Face, reply
 from lfs.http_locks import LfsLocks
@@ -42,9 +43,14 @@ class LfsHttp:
         ]
 
     async def _batch(self, request: web.Request) -> web.Response:
-        # Rights come first: whoever may not see the repository learns nothing, whatever they send.
-        repository, actor = await self._face.limited(request, Permission.READ)
-        batch = parse_batch(await self._face.read_json(request), max_objects=self._max_objects)
-        if batch.operation is Operation.UPLOAD:
-            repository = await self._face.open(request, actor, Permission.WRITE)
+        actor = await self._face.counted(request)
+        body = await self._face.read_json(request)
+        try:
+            batch = parse_batch(body, max_objects=self._max_objects)
+        except ModelyardError:
+            # Rights come first: whoever may not see the repository learns nothing, whatever they send.
+            await self._face.open(request, actor, Permission.READ)
+            raise
+        writes = batch.operation is Operation.UPLOAD
+        repository = await self._face.open(request, actor, Permission.WRITE if writes else Permission.READ)
         return reply(await self._face.service.batch(repository, actor, batch, self._face.base_url(request)))

@@ -111,10 +111,15 @@ class Face:
         return await self.service.open(actor, address_of(request), permission)
 
     async def limited(self, request: web.Request, permission: Permission) -> tuple[RepositoryInfo, Actor]:
-        """Who asks and for what, counted against the rate limit. Raises as `actor`, `limit` and `open`."""
+        """Who asks and for what, counted against the rate limit. Raises as `counted` and `open`."""
+        actor = await self.counted(request)
+        return await self.open(request, actor, permission), actor
+
+    async def counted(self, request: web.Request) -> Actor:
+        """Who asks, counted against the rate limit. Raises as `actor` and `limit`."""
         actor = await self.actor(request)
         self.limit(actor.client)
-        return await self.open(request, actor, permission), actor
+        return actor
 
     async def admitted(
         self,

@@ -11,6 +11,7 @@ worth more than the credential that it was made with. Session tokens have the sa
 
 import base64
 import binascii
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +20,6 @@ from typing import TypeVar
 import msgspec
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.constant_time import bytes_eq
-from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from core.access import Actor, ActorKind
@@ -237,9 +237,8 @@ def _unseal(key: bytes, text: str, kind: type[B], opened: Callable[[B], T]) -> T
 
 
 def _tag(key: bytes, text: str) -> str:
-    mac = HMAC(key, hashes.SHA256())
-    mac.update(text.encode())
-    return _encoded(mac.finalize())
+    # In one call: a batch has a thousand of them, and an object for each costs four times as much.
+    return _encoded(hmac.digest(key, text.encode(), "sha256"))
 
 
 def _encoded(data: bytes) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from secrets import token_hex
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.database import Database
@@ -72,6 +72,15 @@ async def usage_where(session: AsyncSession, *conditions: ColumnElement[bool]) -
     return Usage(*found.get(False, (0, 0)), *found.get(True, (0, 0)))
 
 
+# Built once: every batch and every download asks.
+_LIVE = (
+    select(LfsObject.oid, LfsObject.size, LfsObject.store, LfsObject.key, LfsObject.damaged_at.is_not(None))
+    .join(LfsLink, LfsLink.oid == LfsObject.oid)
+    .where(LfsLink.repository_id == bindparam("repository_id"), LfsLink.trashed_at.is_(None))
+    .where(LfsLink.oid.in_(bindparam("oids", expanding=True)))
+)
+
+
 class Objects:
     """Reads by repository: an object without a live link there does not exist for it (invariant I7)."""
 
@@ -85,7 +94,7 @@ class Objects:
             return found
         async with self._database.read() as session:
             for some in _slices(oids):
-                rows = await session.execute(_live(repository_id).where(LfsLink.oid.in_(some)))
+                rows = await session.execute(_LIVE, {"repository_id": repository_id, "oids": some})
                 found.update((row.oid, row) for row in (StoredObject(*columns) for columns in rows))
         return found
 
@@ -165,16 +174,6 @@ def _linked(
         .join(LfsLink, LfsLink.oid == LfsObject.oid)
         .where(LfsLink.repository_id == repository_id)
         .where(LfsLink.trashed_at.is_not(None) if trashed else LfsLink.trashed_at.is_(None))
-    )
-
-
-def _live(repository_id: str) -> Select[str, int, StoreKind, str, bool]:
-    return (
-        select(
-            LfsObject.oid, LfsObject.size, LfsObject.store, LfsObject.key, LfsObject.damaged_at.is_not(None)
-        )
-        .join(LfsLink, LfsLink.oid == LfsObject.oid)
-        .where(LfsLink.repository_id == repository_id, LfsLink.trashed_at.is_(None))
     )
 
 
