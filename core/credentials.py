@@ -1,7 +1,7 @@
 """From a password, a token or a key to the actor behind it."""
 
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import bindparam, or_, select, update
@@ -25,7 +25,17 @@ _WRONG = "the user name, password or token is wrong"
 
 # Built once: every request needs it, and to build it takes longer than SQLite takes to answer it.
 _BY_TOKEN = (
-    select(AccessToken, Account)
+    select(
+        AccessToken.id,
+        AccessToken.scope,
+        AccessToken.repository_id,
+        AccessToken.expires_at,
+        AccessToken.last_used_at,
+        Account.id.label("user_id"),
+        Account.name,
+        Account.is_admin,
+        Account.suspended_at,
+    )
     .join(Account, Account.id == AccessToken.user_id)
     .where(AccessToken.digest == bindparam("digest"))
 )
@@ -82,23 +92,20 @@ class Credentials:
         if not tokens.is_well_formed(secret):
             raise InvalidCredentials(_WRONG)
         async with self._database.read() as session:
-            row = (await session.execute(_BY_TOKEN, {"digest": tokens.digest(secret)})).one_or_none()
-        if row is None:
+            found = (await session.execute(_BY_TOKEN, {"digest": tokens.digest(secret)})).one_or_none()
+        if found is None or found.suspended_at is not None:
             raise InvalidCredentials(_WRONG)
-        token, account = row
-        if account.suspended_at is not None:
-            raise InvalidCredentials(_WRONG)
-        if token.expires_at is not None and token.expires_at <= now():
-            raise InvalidCredentials(f"this token expired on {token.expires_at:%Y-%m-%d}")
-        await self._touch(token)
+        if found.expires_at is not None and found.expires_at <= now():
+            raise InvalidCredentials(f"this token expired on {found.expires_at:%Y-%m-%d}")
+        await self._touch(AccessToken, found.id, found.last_used_at)
         return Actor(
             ActorKind.USER,
-            account.name,
-            user_id=account.id,
-            is_admin=account.is_admin,
-            scope=Scope(token.scope),
-            repository_id=token.repository_id,
-            credential=f"token:{token.id}",
+            found.name,
+            user_id=found.user_id,
+            is_admin=found.is_admin,
+            scope=Scope(found.scope),
+            repository_id=found.repository_id,
+            credential=f"token:{found.id}",
             address=address,
         )
 
@@ -120,7 +127,7 @@ class Credentials:
         account: Account | None = row[1]
         if account and account.suspended_at is not None:
             return None
-        await self._touch(key)
+        await self._touch(SshKey, key.id, key.last_used_at)
         credential = f"key:{key.id}"
         if account:
             return _user(account, credential, address)
@@ -140,24 +147,25 @@ class Credentials:
             name = account.name if account else user.lower()
             return account, await self._throttle.check(session, name, address)
 
-    async def _touch(self, used: AccessToken | SshKey) -> None:
+    async def _touch(
+        self, table: type[AccessToken] | type[SshKey], number: int, last_used_at: datetime | None
+    ) -> None:
         """Notes the use, at most once a minute, so that reading stays reading."""
         moment = now()
-        if used.last_used_at is not None and used.last_used_at > moment - _TOUCH:
+        if last_used_at is not None and last_used_at > moment - _TOUCH:
             return
         if time.monotonic() < self._no_notes_before:
             return
-        table = type(used)
         stale = or_(table.last_used_at.is_(None), table.last_used_at <= moment - _TOUCH)
         try:
             async with self._database.transaction() as session:
                 await session.execute(
-                    update(table).where(table.id == used.id, stale).values(last_used_at=moment)
+                    update(table).where(table.id == number, stale).values(last_used_at=moment)
                 )
         except DatabaseUnavailable:  # a clone must not fail because a note about it cannot be written
             # Nor may every request wait in turn for a writer that goes on and on.
             self._no_notes_before = time.monotonic() + _TOUCH.total_seconds()
-            log.warning("last_use_not_noted", credential=f"{table.__tablename__}:{used.id}")
+            log.warning("last_use_not_noted", credential=f"{table.__tablename__}:{number}")
 
 
 async def _login_account(session: AsyncSession, user: str) -> Account | None:

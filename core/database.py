@@ -56,6 +56,9 @@ class Database:
             pool_timeout=settings.busy_seconds,
             **arguments,
         )
+        self._snapshots = self.engine
+        if self.dialect == "postgresql":
+            self._snapshots = self.engine.execution_options(isolation_level="REPEATABLE READ")
         if self.dialect == "sqlite":
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
 
@@ -66,9 +69,9 @@ class Database:
         Raises:
             DatabaseUnavailable: instead of the driver's connection and lock errors.
         """
-        options = {} if self.dialect == "sqlite" else {"isolation_level": "REPEATABLE READ"}
-        async with self._session(options) as session:
-            yield session
+        with _translated():
+            async with AsyncSession(self._snapshots, expire_on_commit=False) as session:
+                yield session
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -78,9 +81,12 @@ class Database:
             AlreadyExists: a unique constraint refused what was written.
             DatabaseUnavailable: instead of the driver's connection and lock errors.
         """
-        async with self._session({_WRITES: True}) as session:
-            yield session
-            await session.commit()
+        with _translated():
+            async with AsyncSession(self.engine, expire_on_commit=False) as session:
+                # Begins here and not with the first statement: writers queue before they read.
+                _ = await session.connection(execution_options={_WRITES: True})
+                yield session
+                await session.commit()
 
     @asynccontextmanager
     async def schema_change(self) -> AsyncIterator[AsyncConnection]:
@@ -109,13 +115,6 @@ class Database:
                             raise RuntimeError("the schema change would leave dangling foreign keys")
                 finally:
                     await connection.invalidate()  # whoever connects next enforces foreign keys again
-
-    @asynccontextmanager
-    async def _session(self, options: dict[str, Any]) -> AsyncIterator[AsyncSession]:
-        with _translated():
-            async with AsyncSession(self.engine, expire_on_commit=False) as session:
-                _ = await session.connection(execution_options=options)
-                yield session
 
     async def check(self) -> None:
         """Proves that a query can be answered now. Raises `DatabaseUnavailable`."""

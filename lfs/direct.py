@@ -1,6 +1,6 @@
 """Uploads past this server: the client puts the bytes into the store itself, and says when they are there.
 
-The URL is signed together with the object's sha256, so that the store refuses other bytes, and it is dead
+The URL is signed together with the object's size and sha256, so that the store refuses other bytes, and it is dead
 from the moment in which `finish` has asked the store what it got. Only then the object becomes visible.
 """
 
@@ -59,7 +59,7 @@ class DirectUploads:
         for start in range(0, len(places), _SIGNED_AT_ONCE):
             some = places[start : start + _SIGNED_AT_ONCE]
             found = await asyncio.gather(
-                *(self._signed(key, oid, seconds) for oid, key in some), return_exceptions=True
+                *(self._signed(key, oid, sizes[oid], seconds) for oid, key in some), return_exceptions=True
             )
             for (oid, _), put in zip(some, found, strict=True):
                 if isinstance(put, BaseException):
@@ -97,9 +97,9 @@ class DirectUploads:
         )
         return True
 
-    async def _signed(self, key: str, oid: str, seconds: int) -> SignedPut | None:
+    async def _signed(self, key: str, oid: str, size: int, seconds: int) -> SignedPut | None:
         return await self._stores.current.signed_put(
-            key, seconds=seconds, sha256=oid, content_type=_CONTENT_TYPE
+            key, seconds=seconds, sha256=oid, size=size, content_type=_CONTENT_TYPE
         )
 
     async def _begin(self, repository_id: str, sizes: Mapping[str, int]) -> dict[str, str]:

@@ -88,7 +88,9 @@ class MultipartUploads:
             return {}
         signed: dict[int, str] = {}
         for number in plan.missing:
-            url = await store.signed_part(plan.key, plan.multipart_id, number, seconds=seconds)
+            url = await store.signed_part(
+                plan.key, plan.multipart_id, number, seconds=seconds, size=plan.size_of(number)
+            )
             if url is not None:
                 signed[number] = url
         return signed

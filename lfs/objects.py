@@ -105,14 +105,14 @@ class Objects:
 
     async def touch(self, repository_id: str, oids: Collection[str]) -> None:
         """Notes that a client relies on these links now, exact to a day; others are passed over."""
+        if not oids:
+            return
         moment = now()
         stale = (
             LfsLink.repository_id == repository_id,
             LfsLink.trashed_at.is_(None),
             LfsLink.touched_at < moment - _TOUCH_AFTER,
         )
-        if not oids:
-            return
         async with self._database.read() as session:
             old = [
                 oid

@@ -75,9 +75,10 @@ class Relocation:
                     moved.objects += 1
                     moved.bytes += row.size
             except (WrongBytes, ObjectNotFound) as error:
-                # Damaged: `lfs fsck` says so in the row, and the next upload replaces it.
-                moved.failed[row.oid] = error.message
-                log.warning("lfs.migrate.failed", oid=row.oid, error=error.message)
+                if await self._is_there(row):  # else it was collected, replaced or moved meanwhile
+                    # Damaged: `lfs fsck` says so in the row, and the next upload replaces it.
+                    moved.failed[row.oid] = error.message
+                    log.warning("lfs.migrate.failed", oid=row.oid, error=error.message)
             if progress is not None:
                 progress(moved)
 
@@ -98,6 +99,12 @@ class Relocation:
                 failed=len(moved.failed),
             )
         return moved
+
+    async def _is_there(self, row: LfsObject) -> bool:
+        """Whether the object is still said to be in that place."""
+        async with self._database.read() as session:
+            current = await session.get(LfsObject, row.oid)
+        return current is not None and (current.store, current.key) == (row.store, row.key)
 
     async def _move(self, row: LfsObject, target: StoreKind) -> bool:
         """False if the object was deleted or replaced meanwhile."""

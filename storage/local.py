@@ -166,11 +166,15 @@ class LocalStore:
         check_key(key)
         return None
 
-    async def signed_part(self, key: str, parts_id: str, number: int, *, seconds: int) -> str | None:
+    async def signed_part(
+        self, key: str, parts_id: str, number: int, *, seconds: int, size: int
+    ) -> str | None:
         check_key(key)
         return None
 
-    async def signed_put(self, key: str, *, seconds: int, sha256: str, content_type: str) -> SignedPut | None:
+    async def signed_put(
+        self, key: str, *, seconds: int, sha256: str, size: int, content_type: str
+    ) -> SignedPut | None:
         check_key(key)
         return None
 

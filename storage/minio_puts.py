@@ -14,7 +14,7 @@ from minio.error import S3Error
 
 from storage.minio_bucket import Bucket, code_of
 from storage.minio_parts import Parts
-from storage.minio_signing import Signer
+from storage.minio_signing import Signer, length
 from storage.protocol import ObjectNotFound, PartsNotFound, PartsRejected, SignedPut
 
 CHECKSUM_HEADER = "x-amz-checksum-sha256"
@@ -27,11 +27,12 @@ class Puts:
         self._bucket = bucket
         self._signer = signer
 
-    def begin(self, name: str, seconds: int, sha256: str, content_type: str) -> SignedPut:
+    def begin(self, name: str, seconds: int, sha256: str, size: int, content_type: str) -> SignedPut:
         parts_id = Parts(self._bucket, name).begin(summed=True)
         headers = {"content-type": content_type, CHECKSUM_HEADER: _base64(sha256)}
         query = {"partNumber": "1", "uploadId": parts_id}
-        return SignedPut(self._signer.sign("PUT", name, seconds, query=query, headers=headers), headers)
+        signed = self._signer.sign("PUT", name, seconds, query=query, headers={**headers, **length(size)})
+        return SignedPut(signed, headers)
 
     def finish(self, name: str, sha256: str) -> Object:
         """What is there under `name` now, and is proved to have this sha256. Raises `ObjectNotFound`."""

@@ -96,6 +96,14 @@ class Signer:
         return key
 
 
+def length(size: int) -> dict[str, str]:
+    """The header that makes a PUT good for so many bytes only.
+
+    A client sends it by itself, and is not told to: git-lfs would be confused by it among its headers.
+    """
+    return {"content-length": str(size)}
+
+
 def attachment(filename: str) -> str:
     """A `Content-Disposition` for a browser to save under this name; RFC 6266."""
     plain = _NOT_PLAIN.sub("_", filename)

@@ -20,7 +20,7 @@ from storage.minio_bucket import Bucket
 from storage.minio_forgeries import ForgeryProbe
 from storage.minio_parts import Parts, check_id
 from storage.minio_puts import Puts, stat_summed, whole_sha256
-from storage.minio_signing import Signer, attachment
+from storage.minio_signing import Signer, attachment, length
 from storage.minio_transfer import Download, Upload
 from storage.parts import check_number, check_selection
 from storage.probe import prove
@@ -187,13 +187,17 @@ class MinioStore:
         query = {} if filename is None else {"response-content-disposition": attachment(filename)}
         return await self._signed("GET", key, seconds, query)
 
-    async def signed_part(self, key: str, parts_id: str, number: int, *, seconds: int) -> str | None:
+    async def signed_part(
+        self, key: str, parts_id: str, number: int, *, seconds: int, size: int
+    ) -> str | None:
         query = {"partNumber": str(check_number(number)), "uploadId": check_id(parts_id)}
-        return await self._signed("PUT", key, seconds, query)
+        return await self._signed("PUT", key, seconds, query, length(size))
 
-    async def signed_put(self, key: str, *, seconds: int, sha256: str, content_type: str) -> SignedPut | None:
+    async def signed_put(
+        self, key: str, *, seconds: int, sha256: str, size: int, content_type: str
+    ) -> SignedPut | None:
         name = self._bucket.object_name(key)
-        return await self._run(self._puts.begin, name, seconds, sha256, content_type)
+        return await self._run(self._puts.begin, name, seconds, sha256, size, content_type)
 
     async def finish_put(self, key: str, *, sha256: str) -> ObjectInfo:
         found = await self._run(self._puts.finish, self._bucket.object_name(key), sha256)
@@ -212,9 +216,17 @@ class MinioStore:
     async def close(self) -> None:
         await self._bucket.close()
 
-    async def _signed(self, method: str, key: str, seconds: int, query: Mapping[str, str]) -> str:
+    async def _signed(
+        self,
+        method: str,
+        key: str,
+        seconds: int,
+        query: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
         name = self._bucket.object_name(key)
-        return await self._run(partial(self._signer.sign, method, name, seconds, query=query))
+        sign = partial(self._signer.sign, method, name, seconds, query=query, headers=headers)
+        return await self._run(sign)
 
     async def _run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         return await self._bucket.run(function, *args)

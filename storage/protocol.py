@@ -208,15 +208,22 @@ class ObjectStore(Protocol):
         """
         ...
 
-    async def signed_part(self, key: str, parts_id: str, number: int, *, seconds: int) -> str | None:
+    async def signed_part(
+        self, key: str, parts_id: str, number: int, *, seconds: int, size: int
+    ) -> str | None:
         """An absolute URL that accepts a PUT of one part for `seconds`, and answers with its ETag.
 
-        Good until the parts are completed or aborted, and for any bytes. None when the store has none.
+        Good until the parts are completed or aborted, and for any `size` bytes: the store refuses another
+        `Content-Length`. None when the store has none.
         """
         ...
 
-    async def signed_put(self, key: str, *, seconds: int, sha256: str, content_type: str) -> SignedPut | None:
-        """A PUT of up to `MAX_PUT_BYTES` that the store itself refuses unless the bytes have this sha256.
+    async def signed_put(
+        self, key: str, *, seconds: int, sha256: str, size: int, content_type: str
+    ) -> SignedPut | None:
+        """A PUT of `size` bytes that the store itself refuses unless they have this sha256.
+
+        `size` is `MAX_PUT_BYTES` at most, and the `Content-Length` that the store insists on.
 
         It makes nothing visible: `finish_put` does, and from then on the URL is dead, so that nobody who has
         it can touch the object again. Any number of URLs may be out for one key, not to be mixed with other

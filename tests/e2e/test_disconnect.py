@@ -33,9 +33,10 @@ class Big:
     push: bytes
 
     def fetch(self, *, done: bool = True) -> bytes:
-        """A clone of everything, in protocol version 2."""
+        """Everything, in protocol version 2, for somebody who has something else: git waits for no clone."""
         return (
             (pkt("command=fetch") + b"0001" + pkt("no-progress") + pkt(f"want {self.head}"))
+            + pkt(f"have {'1' * 40}")
             + (pkt("done") if done else b"")
             + b"0000"
         )
@@ -150,7 +151,7 @@ async def told(process: asyncio.subprocess.Process) -> None:
 
 
 @pytest.mark.parametrize("leave", [reset, close])
-async def test_clone_over_http(big: Big, leave: Hang) -> None:
+async def test_fetch_over_http(big: Big, leave: Hang) -> None:
     request = big.fetch()
     async with http_client(big, "git-upload-pack", len(request)) as writer:
         writer.write(request)
@@ -162,7 +163,7 @@ async def test_clone_over_http(big: Big, leave: Hang) -> None:
         await big.forgotten()
 
 
-async def test_clone_over_ssh(big: Big) -> None:
+async def test_fetch_over_ssh(big: Big) -> None:
     async with ssh_client(big, "git-upload-pack") as process:
         await told(process)
         assert process.stdin is not None

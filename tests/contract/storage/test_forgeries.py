@@ -74,12 +74,14 @@ async def test_behind_the_proxy_it_refuses_them(minio: MinioWorld, nginx: str) -
 
 async def test_behind_the_proxy_signed_urls_work(minio: MinioWorld, nginx: str) -> None:
     async with at(minio, nginx) as store:
-        signed = await store.signed_put("k", seconds=60, sha256=OID, content_type="application/octet-stream")
+        signed = await store.signed_put(
+            "k", seconds=60, sha256=OID, size=len(DATA), content_type="application/octet-stream"
+        )
         assert signed is not None
         assert (await send("PUT", signed.url, DATA, *signed.headers.items()))[0] == 200
         assert (await store.finish_put("k", sha256=OID)).size == len(DATA)
         parts_id = await store.begin_parts("parts")
-        part = await store.signed_part("parts", parts_id, 1, seconds=60)
+        part = await store.signed_part("parts", parts_id, 1, seconds=60, size=len(DATA))
         assert part is not None
         assert (await send("PUT", part, DATA))[0] == 200
         await store.complete_parts("parts", parts_id, await store.list_parts("parts", parts_id))
@@ -133,7 +135,7 @@ async def test_no_link_to_write_reads_another_object(
     async with at(minio, nginx) as store:
         await store.put("theirs", pieces(DATA))
         parts_id = await store.begin_parts("mine")
-        part = await store.signed_part("mine", parts_id, 1, seconds=60)
+        part = await store.signed_part("mine", parts_id, 1, seconds=60, size=len(b"other"))
         assert part is not None
         path = urlsplit(part).path.strip("/").replace("mine", "theirs")
         headers = [("x-amz-copy-source", source.format(path)) for source in sources]

@@ -55,9 +55,9 @@ async def test_refuses_hostile_keys(store: ObjectStore, tmp_path: Path, key: str
     with pytest.raises(ValueError):
         await store.signed_get(key, seconds=60)
     with pytest.raises(ValueError):
-        await store.signed_put(key, seconds=60, sha256="0" * 64, content_type="a/b")
+        await store.signed_put(key, seconds=60, sha256="0" * 64, size=1, content_type="a/b")
     with pytest.raises(ValueError):
-        await store.signed_part(key, "0" * 32, 1, seconds=60)
+        await store.signed_part(key, "0" * 32, 1, seconds=60, size=1)
     with pytest.raises(ValueError):
         await store.finish_put(key, sha256="0" * 64)
     with pytest.raises(ValueError):

@@ -226,8 +226,8 @@ async def test_signs_nothing(local: LocalWorld) -> None:
     await store.put("k", pieces(b"x"))
     assert not store.signs
     assert await store.signed_get("k", seconds=60) is None
-    assert await store.signed_part("k", await store.begin_parts("k"), 1, seconds=60) is None
-    assert await store.signed_put("k", seconds=60, sha256="0" * 64, content_type="a/b") is None
+    assert await store.signed_part("k", await store.begin_parts("k"), 1, seconds=60, size=1) is None
+    assert await store.signed_put("k", seconds=60, sha256="0" * 64, size=1, content_type="a/b") is None
     with pytest.raises(ObjectNotFound):
         await store.finish_put("k", sha256="0" * 64)
 

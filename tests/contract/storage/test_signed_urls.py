@@ -53,8 +53,10 @@ async def send(
     return await asyncio.to_thread(_request, method, url, body, headers or {})
 
 
-async def signed(minio: MinioWorld, key: str = "dir/k", oid: str = OID) -> SignedPut:
-    put = await minio.store.signed_put(key, seconds=60, sha256=oid, content_type=TYPE)
+async def signed(
+    minio: MinioWorld, key: str = "dir/k", oid: str = OID, size: int = len(DATA)
+) -> SignedPut:
+    put = await minio.store.signed_put(key, seconds=60, sha256=oid, size=size, content_type=TYPE)
     assert put is not None
     return put
 
@@ -76,7 +78,7 @@ async def test_a_signed_put_becomes_an_object_that_the_store_has_hashed(minio: M
 
 async def test_an_empty_object_can_be_put(minio: MinioWorld) -> None:
     oid = hashlib.sha256(b"").hexdigest()
-    put = await signed(minio, oid=oid)
+    put = await signed(minio, oid=oid, size=0)
     await send("PUT", put.url, b"", put.headers)
     assert (await minio.store.finish_put("dir/k", sha256=oid)).size == 0
 
@@ -99,7 +101,7 @@ REFUSED: dict[str, tuple[bytes, dict[str, str | None]]] = {
             "x-amz-checksum-crc32": base64.b64encode(zlib.crc32(OTHER).to_bytes(4, "big")).decode(),
         },
     ),
-    "a copy of another object": (b"", {"x-amz-copy-source": "SECRET"}),
+    "a copy of another object": (DATA, {"x-amz-copy-source": "SECRET"}),
     "an archive to extract": (DATA, {"x-amz-meta-snowball-auto-extract": "true"}),
 }
 
@@ -213,7 +215,7 @@ async def test_signed_parts_make_an_object(minio: MinioWorld) -> None:
     parts: list[StoredPart] = []
     urls: list[str] = []
     for number, body in ((1, data[:PART_BYTES]), (2, data[PART_BYTES:])):
-        url = await store.signed_part("k", parts_id, number, seconds=60)
+        url = await store.signed_part("k", parts_id, number, seconds=60, size=len(body))
         assert url is not None
         urls.append(url)
         _, headers = await send("PUT", url, body)
@@ -222,11 +224,29 @@ async def test_signed_parts_make_an_object(minio: MinioWorld) -> None:
     await store.complete_parts("k", parts_id, parts)
     assert await read_all(store, "k") == data
     with pytest.raises(Refused, match="NoSuchUpload"):
-        await send("PUT", urls[0], b"late")
+        await send("PUT", urls[1], data[PART_BYTES:])
     with pytest.raises(PartsNotFound):
-        await store.signed_part("k", "a\nb", 1, seconds=60)
+        await store.signed_part("k", "a\nb", 1, seconds=60, size=1)
     with pytest.raises(ValueError, match="number of a part"):
-        await store.signed_part("k", parts_id, 0, seconds=60)
+        await store.signed_part("k", parts_id, 0, seconds=60, size=1)
+
+
+@pytest.mark.parametrize("sent", [0, 9, 11, 1_000_000], ids=str)
+async def test_a_signed_part_is_good_for_its_size_only(minio: MinioWorld, sent: int) -> None:
+    parts_id = await minio.store.begin_parts("k")
+    url = await minio.store.signed_part("k", parts_id, 1, seconds=60, size=10)
+    assert url is not None
+    with pytest.raises(Refused, match="SignatureDoesNotMatch"):
+        await send("PUT", url, bytes(sent))
+    assert await minio.store.list_parts("k", parts_id) == []
+    await send("PUT", url, bytes(10))
+    assert [part.size for part in await minio.store.list_parts("k", parts_id)] == [10]
+
+
+async def test_bytes_of_the_right_sum_but_another_size_are_refused(minio: MinioWorld) -> None:
+    put = await signed(minio, size=len(DATA) + 1)
+    with pytest.raises(Refused, match="SignatureDoesNotMatch"):
+        await send("PUT", put.url, DATA, put.headers)
 
 
 async def test_signed_gets_work_without_credentials(minio: MinioWorld) -> None:
@@ -288,7 +308,7 @@ async def test_signed_urls_are_for_one_object_and_method(minio: MinioWorld) -> N
 async def test_signed_urls_expire(minio: MinioWorld) -> None:
     await minio.store.put("k", pieces(b"x"))
     get = await minio.store.signed_get("k", seconds=1)
-    put = await minio.store.signed_put("k", seconds=0, sha256=OID, content_type=TYPE)
+    put = await minio.store.signed_put("k", seconds=0, sha256=OID, size=len(DATA), content_type=TYPE)
     assert get is not None
     assert put is not None
     await asyncio.sleep(2.1)
@@ -303,8 +323,8 @@ async def test_urls_name_the_public_endpoint(minio: MinioWorld, minio_server: Mi
     store = MinioStore(msgspec.structs.replace(minio.settings, public_endpoint=public))
     await store.put("k", pieces(DATA))
     get = await store.signed_get("k", seconds=60)
-    put = await store.signed_put("p", seconds=60, sha256=OID, content_type=TYPE)
-    part = await store.signed_part("k", "x", 1, seconds=60)
+    put = await store.signed_put("p", seconds=60, sha256=OID, size=len(DATA), content_type=TYPE)
+    part = await store.signed_part("k", "x", 1, seconds=60, size=1)
     assert get is not None
     assert put is not None
     assert part is not None

@@ -1,4 +1,4 @@
-"""Children and their pipes under both event loops: each descriptor is closed once, whenever somebody gives up."""
+"""Children and their pipes, under both event loops: each is closed once, whenever somebody gives up."""
 
 import asyncio
 from collections.abc import Callable
