@@ -102,8 +102,8 @@ class GitSettings(Section, frozen=True):
     upload_seconds: int = 6 * 3600
     keepalive_seconds: float = 5.0
     strict: bool = True
-    concurrent_receives: int = 16
-    concurrent_uploads: int = 64
+    concurrent_receives: Annotated[int, msgspec.Meta(ge=1)] = 16
+    concurrent_uploads: Annotated[int, msgspec.Meta(ge=1)] = 64
     clone_cache_bytes: int = 4 * 1024**3
 
 
@@ -129,7 +129,7 @@ class LfsSettings(Section, frozen=True):
     requests_per_minute: _Natural = 3000
     quota_bytes: _Natural = 0
     missing_objects: Literal["refuse", "allow"] = "refuse"
-    gc_hours: _Natural = 0
+    gc_hours: _Natural = 24
     unreferenced_days: _Natural = 14
     trash_days: _Natural = 30
 
@@ -141,7 +141,8 @@ class MaintenanceSettings(Section, frozen=True):
     packs_threshold: int = 12
     full_repack_days: int = 7
     grace_seconds: int = 3600
-    orphan_seconds: int = 24 * 3600
+    # Below it bytes could be swept between being stored and being committed.
+    orphan_seconds: Annotated[int, msgspec.Meta(ge=600)] = 24 * 3600
     unreachable_days: int = 14
     poll_seconds: float = 15.0
 

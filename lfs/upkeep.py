@@ -12,6 +12,7 @@ from lfs.abandoned import AbandonedUploads
 from lfs.collector import Collector
 from lfs.orphans import Orphans
 from lfs.stores import Stores
+from storage.protocol import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,11 @@ class Upkeep:
 
     async def run(self) -> None:
         """Does once what is due."""
-        await self.sweep()
+        try:
+            await self.sweep()
+        except StoreUnavailable as error:
+            # One store that is away must not keep the other's objects from being collected.
+            log.warning("lfs.sweep_failed", error=error.message)
         # Half an hour less, so that a pass that comes a little early does not wait for the next one.
         if self._hours > 0 and await self._collector.due(self._hours - 0.5):
             await self._collector.collect()

@@ -21,6 +21,7 @@ from tests.support.git import Git, Result
 Version = Literal["3.3", "3.8.1"]
 VERSIONS: tuple[Version, ...] = ("3.3", "3.8.1")
 NEWEST: Version = "3.8.1"
+OLDEST: Version = "3.3"
 _PROGRAMS = {"3.3": "git-lfs-3.3", "3.8.1": "git-lfs"}
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
