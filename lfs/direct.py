@@ -1,7 +1,7 @@
 """Uploads past this server: the client puts the bytes into the store itself, and says when they are there.
 
-The URL is signed together with the object's size and sha256, so that the store refuses other bytes, and it is dead
-from the moment in which `finish` has asked the store what it got. Only then the object becomes visible.
+The URL is signed together with the object's size and sha256, so that the store refuses other bytes, and it is
+dead from the moment in which `finish` has asked the store what it got. Only then the object becomes visible.
 """
 
 import asyncio

@@ -140,15 +140,18 @@ class Face:
 
     # -- bodies --------------------------------------------------------------------------------------
 
-    async def read_json(self, request: web.Request) -> bytes:
+    async def read_json(self, request: web.Request, *, by_link: bool = False) -> bytes:
         """The body, bounded by the application's `client_max_size`.
 
+        `by_link`: the caller heeds the request's link alone. Whoever has that needs nobody's browser, so the
+        body need not be said to be anything.
+
         Raises:
-            UnsupportedMediaType: it is said to be no JSON; a page of somebody else's can send that.
+            UnsupportedMediaType: it is not said to be JSON; a page of somebody else's can send that.
             PayloadTooLarge, ProtocolError, RequestTimeout: too long, not what its headers say, or too slow.
         """
-        named = request.can_read_body and "Content-Type" in request.headers
-        if named and not request.content_type.endswith("json"):
+        is_said = "Content-Type" in request.headers
+        if request.can_read_body and (is_said or not by_link) and not request.content_type.endswith("json"):
             raise UnsupportedMediaType(f"expected {CONTENT_TYPE}")
         try:
             async with asyncio.timeout(self.stall_seconds):
@@ -160,14 +163,14 @@ class Face:
         except (PayloadEncodingError, ClientPayloadError, web.RequestPayloadError) as error:
             raise ProtocolError("the request body cannot be decoded") from error
 
-    async def read_struct(self, request: web.Request, kind: type[T]) -> T:
-        """The body as JSON of this form; unknown keys are passed over.
+    async def read_struct(self, request: web.Request, kind: type[T], *, by_link: bool = False) -> T:
+        """The body as JSON of this form; unknown keys are passed over. `by_link` as in `read_json`.
 
         Raises:
             InvalidBatch: it is something else.
             UnsupportedMediaType, PayloadTooLarge, ProtocolError, RequestTimeout: as `read_json`.
         """
-        return read_body(await self.read_json(request), kind)
+        return read_body(await self.read_json(request, by_link=by_link), kind)
 
     async def stream(self, request: web.Request) -> AsyncIterator[bytes]:
         """The body as it comes.

@@ -88,7 +88,7 @@ class LfsParts:
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         link = await self._admitted(request, Use.COMPLETE)
-        body = await self._face.read_json(request) if request.body_exists else b""
+        body = await self._face.read_json(request, by_link=True) if request.body_exists else b""
         claimed: list[tuple[int, str]] | None = None
         if body.strip():
             completion = read_body(body, _Completion)

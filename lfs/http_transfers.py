@@ -96,7 +96,7 @@ class LfsTransfers:
 
     async def _verify(self, request: web.Request) -> web.StreamResponse:
         if "link" in request.query:
-            wanted = await self._face.read_struct(request, _Verification)
+            wanted = await self._face.read_struct(request, _Verification, by_link=True)
             link = await self._face.admitted(request, Use.VERIFY, oid=wanted.oid)
             if wanted.size != link.size:
                 raise WrongBytes(f"{link.size} bytes were announced, not {wanted.size}", oid=wanted.oid)

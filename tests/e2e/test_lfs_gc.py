@@ -30,6 +30,8 @@ from tests.support.yard import USER, Yard
 
 # Importing the server imports every module that declares a point.
 KNOWN = failpoints.known()
+# For a server that is to collect only when it is told to.
+NEVER = {"MODELYARD_LFS__GC_HOURS": "0"}
 GC_POINTS = [name for name in KNOWN if name.startswith(("lfs.gc.", "lfs.abandoned."))]
 GC_CASES: list[tuple[str, Engine]] = [(name, "sqlite") for name in GC_POINTS]
 GC_CASES += [("lfs.gc.after-trash", "postgresql"), ("lfs.gc.after-row", "postgresql")]
@@ -128,7 +130,7 @@ class Victim:
 async def test_gc(point: str, engine: Engine, tmp_path: Path, databases: Databases) -> None:
     """The server dies of its own collection, which it begins when it starts."""
     async with databases.fresh(engine) as url:
-        victim = await Victim.make(tmp_path, url if engine == "postgresql" else "")
+        victim = await Victim.make(tmp_path, url if engine == "postgresql" else "", NEVER)
         server = victim.yard.server
         try:
             server.stop()
@@ -139,7 +141,7 @@ async def test_gc(point: str, engine: Engine, tmp_path: Path, databases: Databas
             except AssertionError:  # it died before it was ready
                 assert not server.running
             await victim.died()
-            server.restart(env={})
+            server.restart(env=NEVER)
             await victim.whole()
             await asyncio.to_thread(program(server).done, "lfs", "gc")
             assert await victim.tidy() == {*map(oid_of, USED.values()), oid_of(UNUSED)}

@@ -52,7 +52,9 @@ OPERATIONS: dict[str, Operation] = {
     "list_parts": lambda store, _: store.list_parts("k", "x"),
     "complete_parts": lambda store, _: store.complete_parts("k", "x", [StoredPart(1, 1, "x")]),
     "abort_parts": lambda store, _: store.abort_parts("k", "x"),
-    "signed_put": lambda store, _: store.signed_put("k", seconds=1, sha256="0" * 64, size=1, content_type="a/b"),
+    "signed_put": lambda store, _: store.signed_put(
+        "k", seconds=1, sha256="0" * 64, size=1, content_type="a/b"
+    ),
     "finish_put": lambda store, _: store.finish_put("k", sha256="0" * 64),
     "check": lambda store, _: store.check(),
 }

@@ -53,9 +53,7 @@ async def send(
     return await asyncio.to_thread(_request, method, url, body, headers or {})
 
 
-async def signed(
-    minio: MinioWorld, key: str = "dir/k", oid: str = OID, size: int = len(DATA)
-) -> SignedPut:
+async def signed(minio: MinioWorld, key: str = "dir/k", oid: str = OID, size: int = len(DATA)) -> SignedPut:
     put = await minio.store.signed_put(key, seconds=60, sha256=oid, size=size, content_type=TYPE)
     assert put is not None
     return put

@@ -16,6 +16,7 @@ from core.models import LfsLink, Role, Scope, Visibility
 from core.names import parse_address
 from core.settings import LfsSettings
 from lfs.links import MAX_LINK_SECONDS, Use
+from tests.support.api import Reply
 from tests.support.lfs_http import MEDIA, LfsCaller, LfsServer, running_lfs, said
 from tests.support.lfs_world import oid_of
 
@@ -197,6 +198,17 @@ async def test_a_page_of_somebody_elses_cannot_ask(ann: LfsCaller) -> None:
         reply = await ann("POST", "objects/batch", data=b"{}", headers={"Content-Type": kind})
         assert reply.status == 415
         said(reply)
+
+
+@pytest.mark.parametrize("path", ["objects/batch", "objects/batch?link=x", "objects/verify", "locks"])
+async def test_nor_can_one_that_does_not_say_what_it_sends(ann: LfsCaller, path: str) -> None:
+    """As with a `Blob` of no type, which browsers send anywhere."""
+    async with ann.caller.session.post(
+        f"{ann.base}/{path}", data=b"{}", headers=ann.caller.headers, skip_auto_headers=["Content-Type"]
+    ) as answer:
+        reply = Reply(answer.status, answer.headers, await answer.read())
+    assert reply.status == 415
+    said(reply)
 
 
 async def test_too_many_objects(ann: LfsCaller) -> None:

@@ -306,6 +306,19 @@ async def test_completions_that_are_refused(
     await local.expect_whole()
 
 
+@pytest.mark.parametrize("action", ["upload", "verify"])
+async def test_links_need_not_say_what_they_come_with(local: Bench, action: str) -> None:
+    upload = await local.begin()
+    parts = await upload.put_all()
+    if action == "verify":
+        assert (await upload.complete(parts)).status == 200
+    body = msgspec.json.encode({"oid": OID, "size": SIZE, "parts": parts})
+    href = upload.actions[action]["href"]
+    async with upload.nobody.session.post(href, data=body, skip_auto_headers=["Content-Type"]) as answer:
+        assert answer.status == 200
+    await local.expect_whole()
+
+
 async def test_a_completion_without_all_parts_names_them(bench: Bench) -> None:
     upload = await bench.begin()
     await upload.put(2)
