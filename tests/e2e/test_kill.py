@@ -175,7 +175,10 @@ async def test_repack(point: str, engine: Engine, tmp_path: Path, databases: Dat
 
 
 def test_no_point_is_forgotten() -> None:
-    """Each family of points has tests above, or with the large files; a new family needs new ones."""
-    assert {name for name in KNOWN if not name.startswith("lfs.")} == {*PUSH_POINTS, *REPACK_POINTS}
+    """Each family has tests above, with the large files or with the stores; a new one needs new ones."""
+    assert {name for name in KNOWN if not name.startswith(("lfs.", "storage."))} == {
+        *PUSH_POINTS,
+        *REPACK_POINTS,
+    }
     assert set(PUSH_POINTS) >= COMMITTED
     assert len(CLIENTS_ONLY) == 3

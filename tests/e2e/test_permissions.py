@@ -58,6 +58,9 @@ _CALLS = [
     Call(_READ, "GET", "/compare/v1...main"),
     Call(_READ, "GET", "/archive/main.zip"),
     Call(_READ, "GET", "/archive/main.tar.gz"),
+    Call(_READ, "GET", "/lfs/usage"),
+    Call(_READ, "GET", "/lfs/objects"),
+    Call(_READ, "GET", f"/lfs/objects/{'0' * 64}", 404),
     Call(_WRITE, "POST", "/commits", 201, _commit("new")),
     Call(_WRITE, "POST", "/branches", 201, {"name": "made", "revision": "main"}),
     Call(_WRITE, "DELETE", "/branches/made", 204),
@@ -65,6 +68,7 @@ _CALLS = [
     Call(_WRITE, "DELETE", "/tags/made", 204),
     Call(_ADMIN, "PATCH", "", 200, {"description": "changed"}),
     Call(_ADMIN, "POST", "/move", 200, {"name": "{renamed}"}),
+    Call(_ADMIN, "GET", "/lfs/trash"),
     Call(_ADMIN, "GET", "/collaborators"),
     Call(_ADMIN, "PUT", "/collaborators/pat", 200, {"role": "read"}),
     Call(_ADMIN, "DELETE", "/collaborators/pat", 204),
@@ -245,6 +249,23 @@ async def test_rest(matrix: Matrix, subject: Subject, visibility: Visibility) ->
                 name = f"{name}-x"
     changed = await matrix.state(standing) != before
     assert changed is (standing.outcome(_WRITE) is Outcome.OK)
+
+
+@pytest.mark.parametrize("visibility", list(Visibility))
+@pytest.mark.parametrize("subject", _BY_HTTP)
+async def test_large_files(matrix: Matrix, subject: Subject, visibility: Visibility) -> None:
+    standing = matrix[subject, visibility]
+    target = f"/{standing.repository.path}.git/info/lfs/objects/batch"
+    headers = {**standing.login, "Content-Type": "application/vnd.git-lfs+json"}
+    for operation, permission in (("download", _READ), ("upload", _WRITE)):
+        body = {"operation": operation, "objects": [{"oid": "0" * 64, "size": 1}]}
+        async with connected(matrix.server.http) as connection:  # a refused body ends the connection
+            reply = await connection.request("POST", target, headers, json.dumps(body).encode())
+        outcome = standing.outcome(permission)
+        assert reply.status == (200 if outcome is Outcome.OK else _STATUS[outcome]), (operation, reply)
+        if outcome is Outcome.OK:
+            (answer,) = json.loads(reply.body)["objects"]
+            assert ("actions" in answer) is (operation == "upload")
 
 
 @pytest.mark.parametrize("visibility", list(Visibility))
