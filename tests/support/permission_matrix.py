@@ -98,10 +98,11 @@ TABLE: dict[Subject, dict[Visibility, str]] = {
 }
 
 _OPERATIONS = {
-    Permission.READ: "clone, fetch, `git archive`, read files, history, comparisons and archives",
-    Permission.WRITE: "push, commit, create and delete branches and tags",
+    Permission.READ: "clone, fetch, `git archive`, read files, history, comparisons, archives, large files",
+    Permission.WRITE: "push, commit, create and delete branches and tags, upload large files, lock paths",
     Permission.ADMIN: (
-        "change settings, move and delete the repository; manage collaborators, deploy keys and branch rules"
+        "change settings, move and delete the repository; manage collaborators, deploy keys and branch "
+        "rules; see the trash, unlock what others locked"
     ),
 }
 
