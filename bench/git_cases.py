@@ -161,7 +161,7 @@ def pushes(stage: Stage) -> list[Row]:
     def many(urls: list[str]) -> float:
         with ThreadPoolExecutor(32) as pool:
             return timed(
-                lambda: list(pool.map(lambda url: git(work, "push", "-q", url, "main~150:main"), urls))
+                lambda: list(pool.map(lambda url: git(work, "push", "-q", url, "main~150:refs/heads/main"), urls))
             )
 
     a, b = [], []
