@@ -158,11 +158,11 @@ def pushes(stage: Stage) -> list[Row]:
     samples = paired(stage.rounds(15), lambda: small(mine), lambda: small(theirs))
     rows.append(row("push of 1 commit, wall", "s", apache.name, samples, bar=1.3))
 
+    refspec = "main~150:refs/heads/main"
+
     def many(urls: list[str]) -> float:
         with ThreadPoolExecutor(32) as pool:
-            return timed(
-                lambda: list(pool.map(lambda url: git(work, "push", "-q", url, "main~150:refs/heads/main"), urls))
-            )
+            return timed(lambda: list(pool.map(lambda url: git(work, "push", "-q", url, refspec), urls)))
 
     a, b = [], []
     for _ in range(stage.rounds(3)):
