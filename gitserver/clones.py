@@ -114,6 +114,7 @@ class Clones:
         self._root = cache_dir / "clones"
         self._max_bytes = max_bytes
         self._making: dict[CloneKey, _Entry] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # also those that nobody may join any more
         self.hits = 0
         self.misses = 0
 
@@ -129,11 +130,10 @@ class Clones:
         return self._max_bytes > 0
 
     async def close(self) -> None:
-        """Ends what is being made."""
-        tasks = [entry.task for entry in self._making.values() if entry.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Ends what is being made, and returns when no draft is left of it."""
+        for task in self._tasks:
+            _end(task)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def replay(self, key: CloneKey, writer: ByteWriter) -> bool:
         """Sends the answer if it is there or being made; False when it must be made.
@@ -167,6 +167,8 @@ class Clones:
             self.misses += 1
             entry = self._making[key] = _Entry()
             entry.task = asyncio.ensure_future(self._make(key, entry, maker))
+            self._tasks.add(entry.task)
+            entry.task.add_done_callback(self._tasks.discard)
         else:
             self.hits += 1
         await self._follow(key, entry, writer)
@@ -249,7 +251,7 @@ class Clones:
                 if entry.ended.is_set():
                     _close(entry)
                 elif entry.task is not None:
-                    entry.task.cancel()  # nobody is there for whom to go on
+                    _end(entry.task)  # nobody is there for whom to go on
                     self._forget(key, entry)
 
     def _evict(self, kept: CloneKey) -> None:
@@ -336,6 +338,12 @@ def _open_used(path: Path) -> int | None:
     with contextlib.suppress(OSError):  # deleted a moment ago: the bytes are still there
         os.utime(path)
     return descriptor
+
+
+def _end(task: asyncio.Task[None]) -> None:
+    """Cancels it once: a second time would interrupt it while it tidies up."""
+    if not task.cancelling():
+        task.cancel()
 
 
 def _close(entry: _Entry) -> None:

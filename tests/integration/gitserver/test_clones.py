@@ -350,7 +350,7 @@ async def test_whoever_leaves_at_any_moment_leaves_nothing_open(
         one.cancel()
         await asyncio.gather(one, return_exceptions=True)
     await clones.close()
-    await until(lambda: not open_below(tmp_path))
+    await until(lambda: not open_below(tmp_path))  # a reader's thread opens what is kept to its end
     left = await asyncio.to_thread(lambda: list(tmp_path.glob("clones/r/.*")))
     assert left == []
 

@@ -2,6 +2,7 @@
 
 `world`: records and uploads on a local store, on each database engine. `minio`: a MinIO server, one for all.
 `bench`: uploads in parts on each store. `keeping`: with a Git engine beside it.
+`server`: their HTTP face on each database engine; `ann`: who has a repository there.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from core.database import Database
 from core.settings import LfsSettings
+from tests.support.lfs_http import LfsCaller, LfsServer, running_lfs
 from tests.support.lfs_keeping import Keeping, open_keeping
 from tests.support.lfs_world import LfsWorld, open_lfs_world
 from tests.support.minio_server import MinioServer
@@ -52,3 +54,14 @@ async def bench(
         finally:
             for process in made.processes:
                 await process.close()
+
+
+@pytest.fixture
+async def server(tmp_path: Path, database_url: str) -> AsyncIterator[LfsServer]:
+    async with running_lfs(tmp_path / "data", database_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def ann(server: LfsServer) -> LfsCaller:
+    return await server.at_new_repository("ann")

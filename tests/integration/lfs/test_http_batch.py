@@ -1,7 +1,6 @@
 """The batch API, links and sessions over HTTP."""
 
 import gzip
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,17 +19,6 @@ from tests.support.lfs_world import oid_of
 DATA = b"the weights of a model" * 1000
 OID = oid_of(DATA)
 SIZE = len(DATA)
-
-
-@pytest.fixture
-async def server(tmp_path: Path, database_url: str) -> AsyncIterator[LfsServer]:
-    async with running_lfs(tmp_path / "data", database_url) as running:
-        yield running
-
-
-@pytest.fixture
-async def ann(server: LfsServer) -> LfsCaller:
-    return await server.at_new_repository("ann")
 
 
 # -- answers -----------------------------------------------------------------------------------------

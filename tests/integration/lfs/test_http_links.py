@@ -1,34 +1,19 @@
 """Links and sessions: each is for one thing, and ends with the right and the credential behind it."""
 
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
-
-import pytest
 
 from core.access import SYSTEM, Actor, ActorKind, Permission
 from core.models import Role, Scope, Visibility
 from core.names import parse_address
 from lfs.links import Use
-from tests.support.lfs_http import LfsCaller, LfsServer, running_lfs, said
+from tests.support.lfs_http import LfsCaller, LfsServer, said
 from tests.support.lfs_world import oid_of
 
 DATA = b"the weights of a model" * 1000
 OID = oid_of(DATA)
 SIZE = len(DATA)
-
-
-@pytest.fixture
-async def server(tmp_path: Path, database_url: str) -> AsyncIterator[LfsServer]:
-    async with running_lfs(tmp_path / "data", database_url) as running:
-        yield running
-
-
-@pytest.fixture
-async def ann(server: LfsServer) -> LfsCaller:
-    return await server.at_new_repository("ann")
 
 
 def link_in(href: str) -> str:

@@ -1,26 +1,13 @@
 """The lock API over HTTP."""
 
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from core.access import SYSTEM
 from core.models import Role
 from core.names import parse_address
-from tests.support.lfs_http import LfsCaller, LfsServer, running_lfs, said
-
-
-@pytest.fixture
-async def server(tmp_path: Path, database_url: str) -> AsyncIterator[LfsServer]:
-    async with running_lfs(tmp_path / "data", database_url) as running:
-        yield running
-
-
-@pytest.fixture
-async def ann(server: LfsServer) -> LfsCaller:
-    return await server.at_new_repository("ann")
+from tests.support.lfs_http import LfsCaller, LfsServer, said
 
 
 async def member(server: LfsServer, name: str, role: Role) -> LfsCaller:
