@@ -55,6 +55,7 @@ class Actor:
         name: the account name; of a deploy key `deploy-key:<id>`, which no account can be called.
         scope: the most that the credential allows; None is no limit.
         repository_id: the only repository that a restricted token or a deploy key is good for.
+        for_runs: by a token that was made for a run: what it pushes fires no rules unless they ask for it.
         credential: `password`, `token:<id>`, `key:<id>`, `system` or `none`.
         address: the client's IP address, or empty.
     """
@@ -66,6 +67,7 @@ class Actor:
     scope: Scope | None = None
     repository_id: str | None = None
     read_only: bool = False
+    for_runs: bool = False
     credential: str = "none"
     address: str = ""
 

@@ -134,6 +134,51 @@ class LfsSettings(Section, frozen=True):
     trash_days: _Natural = 30
 
 
+class HooksSettings(Section, frozen=True):
+    """What happens with a push before and after it is accepted."""
+
+    directory: str = ""
+    timeout_seconds: _Positive = 30
+    report_seconds: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    workers: _Positive = 2
+    poll_seconds: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    digest_bytes: _Natural = 64 * 1024**3
+
+
+Level = Literal["off", "warn", "refuse"]
+
+
+class GatesSettings(Section, frozen=True):
+    """What pushes of models must not contain."""
+
+    missing_shard: Level = "refuse"
+    safetensors: Level = "refuse"
+    gguf: Level = "refuse"
+    config: Level = "warn"
+    pickle: Level = "refuse"
+    secret: Level = "refuse"  # noqa: S105
+    big_file: Level = "warn"
+    big_file_bytes: _Positive = 10 * 1024**2
+    override: Literal["nobody", "admin", "write"] = "admin"
+
+
+class WebhooksSettings(Section, frozen=True):
+    """How subscribers are told."""
+
+    concurrent_deliveries: _Positive = 16
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    retry_hours: Annotated[float, msgspec.Meta(ge=0)] = 24.0
+    first_retry_seconds: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    max_retry_seconds: _Positive = 3600
+    pause_after_hours: Annotated[float, msgspec.Meta(gt=0)] = 72.0
+    max_per_scope: _Positive = 50
+    max_payload_bytes: _Positive = 1024**2
+    keep_days: _Positive = 30
+    poll_seconds: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+    allowed_networks: tuple[str, ...] = ()
+    allow_http: bool = False
+
+
 class MaintenanceSettings(Section, frozen=True):
     """Repacking and sweeping, per repository, from a queue."""
 
@@ -176,6 +221,9 @@ class Settings(Section, frozen=True):
     storage: StorageSettings = StorageSettings()
     git: GitSettings = GitSettings()
     lfs: LfsSettings = LfsSettings()
+    hooks: HooksSettings = HooksSettings()
+    gates: GatesSettings = GatesSettings()
+    webhooks: WebhooksSettings = WebhooksSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     repositories: RepositorySettings = RepositorySettings()
     auth: AuthSettings = AuthSettings()
@@ -254,4 +302,4 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def _is_list(section: str, key: str) -> bool:
-    return (section, key) == ("http", "trusted_proxies")
+    return (section, key) in {("http", "trusted_proxies"), ("webhooks", "allowed_networks")}

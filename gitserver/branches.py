@@ -12,9 +12,9 @@ from gitserver.gate import Gate, Prepare, check_free
 from gitserver.identities import Identity, check_message, identity_of, signature_line
 from gitserver.objects import Kind, ObjectCache, PackSet
 from gitserver.packing import PackBuilder
-from gitserver.publish import RefUpdate
 from gitserver.revisions import resolve, resolve_commit, shown
 from gitserver.snapshots import Snapshot
+from gitserver.updates import RefUpdate
 
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
 

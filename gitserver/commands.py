@@ -8,7 +8,7 @@ from core.errors import ProtocolError
 from core.models import ObjectFormat
 from core.names import is_valid_ref
 from gitserver.protocol import FLUSH, PktReader
-from gitserver.publish import RefUpdate, is_zero
+from gitserver.updates import RefUpdate, is_zero
 
 # Written by the server alone; `git push --mirror` of a clone from a forge names them all the same.
 HIDDEN_PREFIXES = ("refs/pull/", "refs/pr/", "refs/merge-requests/", "refs/convert/", "refs/modelyard/")

@@ -25,10 +25,10 @@ from gitserver.identities import Identity, check_message, identity_of, signature
 from gitserver.objects import Kind, ObjectCache, PackSet
 from gitserver.packing import PackBuilder
 from gitserver.paths import check_path
-from gitserver.publish import RefUpdate
 from gitserver.revisions import resolve_commit, shown
 from gitserver.snapshots import Snapshot
 from gitserver.trees import to_raw, tree_of
+from gitserver.updates import RefUpdate
 
 MAX_OPERATIONS = 10_000
 _ATTEMPTS = 12

@@ -12,10 +12,11 @@ from core.models import ObjectFormat, PackKind, Transport
 from core.names import is_valid_ref
 from core.repositories import RepositoryInfo
 from gitserver.process import FSCK_TOLERATED, GitFailed, GitRunner
-from gitserver.publish import Publisher, RefUpdate, StaleConnectivity, Verdict
+from gitserver.publish import Publisher, StaleConnectivity
 from gitserver.quarantine import find_pack, open_workplace
 from gitserver.snapshots import CacheUnavailable, Snapshots
 from gitserver.states import RefValue
+from gitserver.updates import RefUpdate, Verdict
 
 _SCHEMES = "file:git:http:https:ssh"
 _ZERO = {ObjectFormat.SHA1: "0" * 40, ObjectFormat.SHA256: "0" * 64}
@@ -86,7 +87,7 @@ class Exchange:
             if not updates:
                 return ImportReport(0, 0, 0, head, ())
             try:
-                verdicts = await self._publisher.publish(
+                published = await self._publisher.publish(
                     repository.id,
                     updates,
                     files,
@@ -97,7 +98,7 @@ class Exchange:
                 )
             except StaleConnectivity as error:
                 raise ImportFailed("the repository is being cleaned; import again") from error
-            refused = tuple(verdict for verdict in verdicts if verdict.error)
+            refused = tuple(verdict for verdict in published.verdicts if verdict.error)
             return ImportReport(
                 len(updates) - len(refused),
                 files.objects if files else 0,

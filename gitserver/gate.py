@@ -19,9 +19,10 @@ from core.settings import GitSettings
 from gitserver.landing import Lander
 from gitserver.policy import ProposedPush
 from gitserver.process import STRICT, GitFailed, GitRunner
-from gitserver.publish import RefUpdate, StaleConnectivity
+from gitserver.publish import StaleConnectivity
 from gitserver.quarantine import Quarantine, open_quarantine
 from gitserver.snapshots import Snapshot, Snapshots
+from gitserver.updates import RefUpdate
 
 # Given a snapshot and an empty pack directory, says what is to change, and writes a pack if that needs one.
 Prepare = Callable[[Snapshot, Path], Awaitable[Sequence[RefUpdate]]]

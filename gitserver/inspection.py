@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from gitserver.listings import list_new
 from gitserver.process import GitFailed, GitRunner
-from gitserver.publish import RefUpdate
 from gitserver.quarantine import Quarantine
 from gitserver.snapshots import CacheUnavailable
+from gitserver.updates import RefUpdate
 
 # A push with more broken refs than this is refused whole instead of ref by ref.
 _BLAME_AT_MOST = 100

@@ -11,8 +11,9 @@ from gitserver.commands import with_peeled
 from gitserver.inspection import inspect
 from gitserver.policy import PreReceive, ProposedPush
 from gitserver.process import GitRunner
-from gitserver.publish import Publisher, RefUpdate, Verdict
+from gitserver.publish import Publisher
 from gitserver.remarks import one_line
+from gitserver.updates import RefUpdate, Verdict
 
 AFTER_CHECK = failpoints.declare("push.after-check", "the objects are complete and the policies agree")
 
@@ -21,12 +22,13 @@ AFTER_CHECK = failpoints.declare("push.after-check", "the objects are complete a
 class Landing:
     """What became of each update: denied by a check, or judged by the transaction.
 
-    `messages` are lines for whoever pushes, whatever came of it.
+    `messages` are lines for whoever pushes, whatever came of it; `push_id` is None when nothing was written.
     """
 
     denied: Mapping[str, str]
     verdicts: Sequence[Verdict]
     messages: Sequence[str] = ()
+    push_id: int | None = None
 
     def error_of(self, name: str) -> str | None:
         """None when that ref was written, else the reason."""
@@ -78,7 +80,7 @@ class Lander:
         if not wanted or (atomic and denied):
             return Landing(denied, (), push.remarks.lines)
         failpoints.reach(AFTER_CHECK)
-        verdicts = await self._publisher.publish(
+        published = await self._publisher.publish(
             push.repository.id,
             wanted,
             files if files is not None and files.objects else None,
@@ -90,4 +92,4 @@ class Lander:
             kind=kind,
             audit=push.overrides,
         )
-        return Landing(denied, verdicts, push.remarks.lines)
+        return Landing(denied, published.verdicts, push.remarks.lines, published.push_id)

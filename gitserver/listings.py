@@ -12,8 +12,8 @@ from pathlib import Path
 from core.errors import Unavailable
 from gitserver.children import PIPE, Child
 from gitserver.process import PIPE_BYTES, GitFailed, GitRunner, collect_stderr, feed
-from gitserver.publish import RefUpdate
 from gitserver.quarantine import Quarantine
+from gitserver.updates import RefUpdate
 
 _ALL = ["rev-list", "--objects", "--stdin"]
 _NEW = [*_ALL, "--not", "--all"]

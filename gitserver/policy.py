@@ -13,9 +13,9 @@ from core.database import Database
 from core.models import AuditEntry, BranchRule
 from core.repositories import RepositoryInfo
 from gitserver.process import GitFailed, GitRunner
-from gitserver.publish import RefUpdate
 from gitserver.quarantine import Quarantine
 from gitserver.remarks import Remarks
+from gitserver.updates import RefUpdate
 
 _HEADS = "refs/heads/"
 _REFS_NOTED = 100
@@ -60,6 +60,17 @@ class PreReceive(Protocol):
 
     async def check(self, push: ProposedPush) -> Mapping[str, str]:
         """Refusals that need the objects: `{ref name: reason}`. An exception refuses the whole push."""
+        ...
+
+
+class PostReceive(Protocol):
+    """What is done about an acknowledged push. It is queued with the push and will be done in any case."""
+
+    async def received(self, push_id: int) -> Sequence[str]:
+        """Lines for whoever pushed, or what there is of them when they have waited for long enough.
+
+        It never raises, and whoever stops to wait stops nothing.
+        """
         ...
 
 

@@ -5,14 +5,12 @@ the pack row, the push row and the outbox events. Nothing is acknowledged before
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
 import structlog
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core import failpoints, outbox
@@ -24,8 +22,8 @@ from core.models import (
     MaintenanceTask,
     Pack,
     PackKind,
+    PostReceiveTask,
     Push,
-    Ref,
     Repository,
     Transport,
     now,
@@ -33,14 +31,13 @@ from core.models import (
 )
 from gitserver.quarantine import PackFiles
 from gitserver.snapshots import CacheUnavailable, Snapshots, pack_key
+from gitserver.updates import Published, RefUpdate, Verdict, apply, judge
 from storage.protocol import ObjectStore, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
 # Seconds between the tries to store a pack while the object store is away.
 _PAUSES = (0.5, 2, 5)
-
-_ZEROS = re.compile("0+")
 
 BEFORE_STORE = failpoints.declare(
     "push.before-store", "the pack is checked, nothing of it is in the object store"
@@ -55,43 +52,11 @@ AFTER_COMMIT = failpoints.declare("push.after-commit", "the push is committed an
 # A pack of so many objects is worth a bitmap: without one, each clone walks the whole history.
 _LARGE = 20_000
 
-# Above this many new names in one push, reading all names once beats asking for each.
-_MANY = 50
-
-
-@dataclass(frozen=True, slots=True)
-class RefUpdate:
-    """One wanted change; an oid of zeros means "absent", as on the wire."""
-
-    name: str
-    old: str
-    new: str
-    peeled: str | None = None
-
-    @property
-    def creates(self) -> bool:
-        return is_zero(self.old)
-
-    @property
-    def deletes(self) -> bool:
-        return is_zero(self.new)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of an update; `error` is None when it is done, else the reason for the client."""
-
-    name: str
-    error: str | None = None
+_NAMES_TOLD = 100
 
 
 class StaleConnectivity(Exception):
     """Objects were dropped since the caller checked connectivity: check again and publish again."""
-
-
-def is_zero(oid: str) -> bool:
-    """Whether an oid on the wire means "absent"."""
-    return _ZEROS.fullmatch(oid) is not None
 
 
 class Publisher:
@@ -157,8 +122,8 @@ class Publisher:
         epoch: int,
         kind: PackKind = PackKind.PUSH,
         audit: Sequence[AuditEntry] = (),
-    ) -> list[Verdict]:
-        """Stores the pack, then applies the updates in one transaction; returns a verdict for each.
+    ) -> Published:
+        """Stores the pack, then applies the updates in one transaction.
 
         With `atomic`, one failure fails all. When no update succeeds nothing is written, and what was
         stored is left to the orphan sweeper. `epoch` is the prune epoch that the connectivity check saw.
@@ -176,20 +141,20 @@ class Publisher:
             self._commit(repository_id, updates, pack, actor, transport, options, atomic, epoch, audit)
         )
         try:
-            verdicts = await asyncio.shield(work)
+            published = await asyncio.shield(work)
         except asyncio.CancelledError:
             await asyncio.wait([work])
             raise
         failpoints.reach(AFTER_COMMIT)
         if pack is not None and files is not None:
             await self._snapshots.adopt(pack, files.directory)
-        if any(verdict.error is None for verdict in verdicts):
+        if published.push_id is not None:
             if pack is not None:
                 self.packs += 1
                 self.pack_bytes += pack.bytes
             for listener in self.listeners:
                 listener(repository_id)
-        return verdicts
+        return published
 
     async def _commit(
         self,
@@ -202,23 +167,22 @@ class Publisher:
         atomic: bool,
         epoch: int,
         audit: Sequence[AuditEntry],
-    ) -> list[Verdict]:
+    ) -> Published:
         async with self._database.transaction() as session:
             repository = await lock_repository(session, repository_id)
             # A push may take hours; whoever lost the right meanwhile does not land it.
             await authorize_again(session, actor, repository, Permission.WRITE)
             if repository.prune_epoch != epoch:
                 raise StaleConnectivity
-            verdicts = await _judge(session, repository, updates)
+            verdicts = await judge(session, repository, updates)
             if atomic and any(verdict.error for verdict in verdicts):
-                return [
-                    verdict if verdict.error else Verdict(verdict.name, "atomic push failed")
-                    for verdict in verdicts
-                ]
+                return Published(
+                    [one if one.error else Verdict(one.name, "atomic push failed") for one in verdicts]
+                )
             accepted = [one for one, verdict in zip(updates, verdicts, strict=True) if verdict.error is None]
             if not accepted:
-                return verdicts
-            await _apply(session, repository_id, accepted)
+                return Published(verdicts)
+            await apply(session, repository_id, accepted)
             if pack is not None:
                 session.add(pack)
             advance(repository)
@@ -229,6 +193,7 @@ class Publisher:
                 transport=transport,
                 updates=[{"ref": one.name, "old": one.old, "new": one.new} for one in accepted],
                 options=list(options),
+                by_run=actor.for_runs,
             )
             session.add(push)
             session.add_all(audit)
@@ -239,6 +204,8 @@ class Publisher:
                 repository_id,
                 {"push_id": push.id, "actor": actor.name, "updates": push.updates},
             )
+            _tell_of_names(session, repository_id, actor, accepted)
+            session.add(PostReceiveTask(push_id=push.id))
             await _queue_maintenance(session, repository_id, pack, self._threshold)
             failpoints.reach(BEFORE_COMMIT)
         log.info(
@@ -250,7 +217,25 @@ class Publisher:
             refs=len(accepted),
             pack_bytes=pack.bytes if pack is not None else 0,
         )
-        return verdicts
+        return Published(verdicts, push.id)
+
+
+def _tell_of_names(
+    session: AsyncSession, repository_id: str, actor: Actor, accepted: Sequence[RefUpdate]
+) -> None:
+    """Events for branches and tags that come or go. The first hundred: a mirror has thousands."""
+    changed = [one for one in accepted if one.creates or one.deletes]
+    for one in changed[:_NAMES_TOLD]:
+        for prefix, name in (("refs/heads/", outbox.EventName.BRANCH), ("refs/tags/", outbox.EventName.TAG)):
+            if one.name.startswith(prefix):
+                payload = {
+                    "actor": actor.name,
+                    "action": "deleted" if one.deletes else "created",
+                    "name": one.name.removeprefix(prefix),
+                    "ref": one.name,
+                    "oid": one.old if one.deletes else one.new,
+                }
+                outbox.emit(session, name, repository_id, payload)
 
 
 async def lock_repository(session: AsyncSession, repository_id: str) -> Repository:
@@ -270,90 +255,6 @@ def advance(repository: Repository) -> None:
     repository.refs_version += 1
     repository.state = random_id()
     repository.updated_at = now()
-
-
-async def _judge(
-    session: AsyncSession, repository: Repository, updates: Sequence[RefUpdate]
-) -> list[Verdict]:
-    current = await _current(session, repository.id, [one.name for one in updates])
-    names = await _names_around(session, repository.id, updates)
-    names -= {one.name for one in updates if one.deletes and current.get(one.name) == one.old}
-    folders = {folder for name in names for folder in _folders(name)}
-    verdicts = []
-    for one in updates:
-        found = current.get(one.name)
-        error = None
-        if found is None and not one.creates:
-            error = "remote ref does not exist" if one.deletes else "remote ref is gone; fetch first"
-        elif one.creates and one.deletes:
-            error = "remote ref does not exist"
-        elif found is not None and one.creates:
-            error = "reference already exists"
-        elif found is not None and found != one.old:
-            error = "remote ref moved since your last fetch; fetch first"
-        elif one.creates and (one.name in folders or not names.isdisjoint(_folders(one.name))):
-            error = "name conflicts with another ref, as file and directory would"
-        if error is None and not one.deletes:
-            names.add(one.name)
-            folders.update(_folders(one.name))
-        verdicts.append(Verdict(one.name, error))
-    return verdicts
-
-
-async def _current(session: AsyncSession, repository_id: str, names: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for start in range(0, len(names), 500):
-        rows = await session.execute(
-            select(Ref.name, Ref.oid).where(
-                Ref.repository_id == repository_id, Ref.name.in_(names[start : start + 500])
-            )
-        )
-        found.update((name, oid) for name, oid in rows)
-    return found
-
-
-async def _names_around(session: AsyncSession, repository_id: str, updates: Sequence[RefUpdate]) -> set[str]:
-    """Existing names that new names could collide with, as file against directory."""
-    created = [one.name for one in updates if one.creates]
-    query = select(Ref.name).where(Ref.repository_id == repository_id)
-    if len(created) > _MANY or (created and len(created) < len(updates)):
-        return set(await session.scalars(query))
-    names: set[str] = set()
-    for name in created:
-        # The bytewise order of the column makes "below name/" a range: "0" is the byte after "/".
-        names.update(
-            await session.scalars(query.where(Ref.name > name + "/", Ref.name < name + "0").limit(1))
-        )
-        names.update(await session.scalars(query.where(Ref.name.in_(_folders(name)))))
-    return names
-
-
-def _folders(name: str) -> list[str]:
-    """`refs/heads/a/b` lies in `refs/heads` and `refs/heads/a`."""
-    parts = name.split("/")
-    return ["/".join(parts[:end]) for end in range(2, len(parts))]
-
-
-async def _apply(session: AsyncSession, repository_id: str, accepted: Sequence[RefUpdate]) -> None:
-    """Writes refs that were judged under the same lock, kind by kind: thousands cost a few statements."""
-    connection = await session.connection()
-    one_ref = (Ref.repository_id == repository_id, Ref.name == bindparam("ref"))
-    gone = [{"ref": one.name} for one in accepted if one.deletes]
-    moved = [
-        {"ref": one.name, "oid": one.new, "peeled": one.peeled}
-        for one in accepted
-        if not one.creates and not one.deletes
-    ]
-    if gone:
-        await connection.execute(delete(Ref).where(*one_ref), gone)
-    if moved:
-        await connection.execute(update(Ref).where(*one_ref), moved)
-    session.add_all(
-        Ref(repository_id=repository_id, name=one.name, oid=one.new, peeled=one.peeled)
-        for one in accepted
-        if one.creates
-    )
-    await session.flush()
 
 
 async def _queue_maintenance(

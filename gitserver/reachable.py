@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from gitserver.listings import ObjectsUnreadable, list_all
 from gitserver.process import GitFailed, GitRunner
-from gitserver.publish import is_zero
 from gitserver.quarantine import open_workplace
 from gitserver.small_blobs import SmallBlob, small_blobs
 from gitserver.snapshots import Snapshot, Snapshots
 from gitserver.states import RepositoryState
+from gitserver.updates import is_zero
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ from core.slots import Slots
 from gitserver.children import Child
 from gitserver.commands import PushRequest, read_push_request
 from gitserver.landing import Lander, Landing
-from gitserver.policy import ProposedPush
+from gitserver.policy import PostReceive, ProposedPush
 from gitserver.process import PIPE_BYTES, STRICT, GitFailed, GitRunner, feed
 from gitserver.protocol import FLUSH, ByteReader, ByteWriter, PktReader, Sideband, pkt_line
-from gitserver.publish import RefUpdate, StaleConnectivity, Verdict
+from gitserver.publish import StaleConnectivity
 from gitserver.quarantine import Quarantine, open_quarantine
 from gitserver.snapshots import Snapshots
+from gitserver.updates import RefUpdate, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,7 @@ class _Outcome:
     unpack: str
     verdicts: Sequence[Verdict]
     messages: Sequence[str] = ()
+    push_id: int | None = None
 
 
 class PackRefused(Exception):
@@ -68,7 +70,9 @@ class Receiver:
         lander: Lander,
         git: GitRunner,
         settings: GitSettings,
+        post_receive: PostReceive | None = None,
     ) -> None:
+        self._post_receive = post_receive
         self._snapshots = snapshots
         self._lander = lander
         self._git = git
@@ -105,8 +109,11 @@ class Receiver:
         if source.stateless:
             # Clients read no answer before they have sent everything.
             await _drain(packets, self._settings.max_pack_bytes)
-        if outcome.messages:
-            await band.progress("".join(f"{line}\n" for line in outcome.messages).encode())
+        messages = list(outcome.messages)
+        if outcome.push_id is not None and self._post_receive is not None:
+            messages += await self._post_receive.received(outcome.push_id)
+        if messages:
+            await band.progress("".join(f"{line}\n" for line in messages).encode())
         if request.has("report-status") or request.has("report-status-v2"):
             await band.data(_report(outcome))
         await band.end()
@@ -160,7 +167,9 @@ class Receiver:
                     landing = await self._lander.land(
                         push, transport=source.transport, atomic=request.has("atomic")
                     )
-                    return _Outcome("ok", _merge(request, refused, landing), landing.messages)
+                    return _Outcome(
+                        "ok", _merge(request, refused, landing), landing.messages, landing.push_id
+                    )
         return _Outcome("ok", _all(request, "the repository is being cleaned; push again"))
 
     async def _index(

@@ -9,6 +9,7 @@ from core.settings import GitSettings
 from gitserver.advertise import receive_pack_refs
 from gitserver.clones import Clones
 from gitserver.landing import Lander
+from gitserver.policy import PostReceive
 from gitserver.process import GitRunner
 from gitserver.protocol import ByteReader, ByteWriter
 from gitserver.receive import PushSource, Receiver
@@ -33,10 +34,11 @@ class GitService:
         lander: Lander,
         git: GitRunner,
         settings: GitSettings,
+        post_receive: PostReceive | None = None,
     ) -> None:
         self._snapshots = snapshots
         self._uploader = Uploader(snapshots, clones, git, settings)
-        self._receiver = Receiver(snapshots, lander, git, settings)
+        self._receiver = Receiver(snapshots, lander, git, settings, post_receive)
 
     async def advertise(
         self,

@@ -9,9 +9,9 @@ from contextlib import aclosing, asynccontextmanager
 from gitserver.children import Child
 from gitserver.listings import ObjectsUnreadable, watched
 from gitserver.process import PIPE_BYTES, GitRunner, feed
-from gitserver.publish import RefUpdate
 from gitserver.quarantine import Quarantine
 from gitserver.queries import CPU_SECONDS
+from gitserver.updates import RefUpdate
 
 # All parents are followed, because simplification would skip commits whose change was undone.
 _LOG = ["log", "-z", "--format=", "--name-only", "--no-renames", "--diff-merges=combined", "--full-history"]

@@ -17,8 +17,8 @@ from core.settings import LfsSettings
 from gitserver.listings import adds
 from gitserver.policy import ProposedPush, guilty
 from gitserver.process import GitRunner
-from gitserver.publish import RefUpdate
 from gitserver.small_blobs import SmallBlob, new_blobs
+from gitserver.updates import RefUpdate
 from lfs.objects import Objects, StoredObject
 from lfs.pointer import MAX_POINTER_BYTES, Pointer, parse_pointer
 

@@ -6,8 +6,8 @@ from core.access import Actor, ActorKind
 from core.repositories import RepositoryInfo
 from gitserver.policy import ProposedPush, guilty
 from gitserver.process import GitRunner
-from gitserver.publish import RefUpdate
 from gitserver.touches import changed_paths
+from gitserver.updates import RefUpdate
 from lfs.locks import Locks
 
 _LISTED = 100

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, String, Text
+from sqlalchemy import JSON, ForeignKey, Index, String, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.models.base import Base, Identity, Timestamp, now
@@ -33,6 +33,8 @@ class Push(Base):
     transport: Mapped[Transport]
     updates: Mapped[list[dict[str, str]]] = mapped_column(JSON)
     options: Mapped[list[str]] = mapped_column(JSON)
+    # By a token that was made for runs: rules do not fire for what they made themselves.
+    by_run: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
 
 
@@ -49,7 +51,7 @@ class OutboxEvent(Base):
     )
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
-    handled_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
+    handled_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)  # its deliveries are written
 
 
 class AuditEntry(Base):

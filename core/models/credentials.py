@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import CheckConstraint, ForeignKey, String, Text
+from sqlalchemy import CheckConstraint, ForeignKey, String, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.models.base import Base, Bytewise, Identity, Timestamp, now
@@ -31,6 +31,8 @@ class AccessToken(Base):
     repository_id: Mapped[str | None] = mapped_column(
         ForeignKey("repository.id", ondelete="CASCADE"), index=True
     )
+    # What a run pushes with it fires no rules, unless they ask for it (`from_runs`).
+    for_runs: Mapped[bool] = mapped_column(default=False, server_default=false())
     expires_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_used_at: Mapped[datetime | None] = mapped_column(Timestamp)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)

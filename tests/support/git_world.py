@@ -18,10 +18,11 @@ from gitserver.gate import Gate
 from gitserver.landing import Lander
 from gitserver.policy import BranchRules, PreReceive
 from gitserver.process import GitRunner
-from gitserver.publish import Publisher, RefUpdate
+from gitserver.publish import Publisher
 from gitserver.quarantine import find_pack
 from gitserver.reading import Reader
 from gitserver.snapshots import Snapshots
+from gitserver.updates import RefUpdate
 from storage.local import LocalStore
 
 ACTOR = Actor(ActorKind.USER, "ann", user_id=1, credential="password")
@@ -110,7 +111,7 @@ class GitWorld:
         for row in rows.splitlines():
             ref, oid, peeled = row.split(" ")
             updates.append(RefUpdate(ref, "0" * len(oid), oid, peeled or None))
-        verdicts = await self.publisher.publish(
+        published = await self.publisher.publish(
             repository.id,
             updates,
             await asyncio.to_thread(find_pack, path / "objects" / "pack"),
@@ -118,7 +119,7 @@ class GitWorld:
             transport=Transport.LOCAL,
             epoch=0,
         )
-        assert all(verdict.error is None for verdict in verdicts)
+        assert all(verdict.error is None for verdict in published.verdicts)
         return repository
 
     async def clone(self, repository: RepositoryInfo, path: Path) -> Path:

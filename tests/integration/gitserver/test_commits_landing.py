@@ -18,7 +18,7 @@ from core.models import Account, AccountKind, BranchRule, Collaborator, ObjectFo
 from core.repositories import RepositoryInfo
 from gitserver.commits import Committed, Operation, Put
 from gitserver.policy import ProposedPush
-from gitserver.publish import RefUpdate
+from gitserver.updates import RefUpdate
 from tests.support.git_world import ACTOR, GitWorld, git, open_world
 
 FORMATS = list(ObjectFormat)

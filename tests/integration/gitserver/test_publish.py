@@ -12,7 +12,8 @@ from core.errors import RepositoryNotFound
 from core.models import MaintenanceTask, ObjectFormat, OutboxEvent, Pack, Push, Ref, Repository, Transport
 from core.repositories import RepositoryInfo
 from gitserver.commits import Put
-from gitserver.publish import Publisher, RefUpdate, StaleConnectivity, Verdict
+from gitserver.publish import Publisher, StaleConnectivity
+from gitserver.updates import RefUpdate, Verdict
 from tests.support.git_world import ACTOR, GitWorld, open_world
 
 ZERO, ONE, TWO = ("0" * 40, "1" * 40, "2" * 40)
@@ -28,9 +29,11 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[GitWorld]:
 async def publish(
     world: GitWorld, repository: RepositoryInfo, *updates: RefUpdate, atomic: bool = False, epoch: int = 0
 ) -> list[Verdict]:
-    return await world.publisher.publish(
+    published = await world.publisher.publish(
         repository.id, updates, None, actor=ACTOR, transport=Transport.HTTP, atomic=atomic, epoch=epoch
     )
+    assert (published.push_id is None) == all(one.error for one in published.verdicts)
+    return list(published.verdicts)
 
 
 async def refs(world: GitWorld, repository: RepositoryInfo) -> dict[str, str]:

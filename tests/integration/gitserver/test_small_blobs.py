@@ -12,10 +12,11 @@ from core.repositories import RepositoryInfo
 from gitserver.listings import ObjectsUnreadable
 from gitserver.policy import ProposedPush
 from gitserver.process import GitRunner
-from gitserver.publish import RefUpdate, advance, lock_repository
+from gitserver.publish import advance, lock_repository
 from gitserver.reachable import reachable_blobs
 from gitserver.small_blobs import new_blobs
 from gitserver.touches import changed_paths
+from gitserver.updates import RefUpdate
 from tests.support.git_pushes import push, push_pack
 from tests.support.git_world import GitWorld, git
 from tests.support.wire import PackBuilder, commit_body, oid_of, tree_body, varint

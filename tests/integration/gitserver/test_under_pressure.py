@@ -19,9 +19,10 @@ from core.settings import MaintenanceSettings
 from gitserver.commits import Put
 from gitserver.maintenance import Maintenance
 from gitserver.policy import ProposedPush
-from gitserver.publish import RefUpdate, lock_repository
+from gitserver.publish import lock_repository
 from gitserver.repack import Repacker, RepackReport
 from gitserver.sweeper import Sweeper
+from gitserver.updates import RefUpdate
 from tests.support.database import Databases
 from tests.support.git_world import ACTOR, GitWorld, git, open_world
 
@@ -174,10 +175,10 @@ async def test_thousands_of_refs_move_and_go_in_a_few_statements(world: GitWorld
     names = [f"refs/heads/b{number}" for number in range(2000)]
 
     async def publish(updates: list[RefUpdate]) -> None:
-        verdicts = await world.publisher.publish(
+        published = await world.publisher.publish(
             repository.id, updates, None, actor=ACTOR, transport=Transport.HTTP, epoch=0
         )
-        assert all(verdict.error is None for verdict in verdicts)
+        assert all(verdict.error is None for verdict in published.verdicts)
 
     await publish([RefUpdate(name, zero, tip.oid) for name in names])
     await publish([RefUpdate(name, tip.oid, new.oid) for name in names])

@@ -28,7 +28,8 @@ from core.repositories import RepositoryInfo
 from core.settings import LfsSettings
 from gitserver.commits import Put
 from gitserver.policy import ProposedPush
-from gitserver.publish import RefUpdate, lock_repository
+from gitserver.publish import lock_repository
+from gitserver.updates import RefUpdate
 from lfs.objects import Objects, new_key
 from lfs.pointer import Pointer, write_pointer
 from modelyard.lfs_policy import ALLOW_MISSING, MissingObjects

@@ -1,0 +1,1 @@
+"""Parsers, one module for each format. They read headers, never weights, and trust nothing."""

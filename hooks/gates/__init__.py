@@ -1,0 +1,1 @@
+"""Gates, one module each: what a push of a model must not contain."""

@@ -1,0 +1,1 @@
+"""Signed webhooks: subscriptions, deliveries in order, attempts on record, and where they may go."""
