@@ -215,12 +215,14 @@ def _limit_cpu(pid: int, seconds: int) -> None:
 
 async def _end(process: Child) -> None:
     """Kills the child's process group and reaps the child, even when the caller is being cancelled."""
-    if process.returncode is None:
-        # Only while the child is not reaped: afterwards its number may belong to somebody else.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.shield(process.wait())
-    process.close()
+    try:
+        if process.returncode is None:
+            # Only while the child is not reaped: afterwards its number may belong to somebody else.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.shield(process.wait())
+    finally:
+        process.close()  # also when the caller is cancelled a second time meanwhile
 
 
 def _printable(text: str) -> str:

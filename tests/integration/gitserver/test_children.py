@@ -29,18 +29,21 @@ def test_whoever_gives_up_at_any_moment_leaves_nothing(loops: Loops) -> None:
         async with git.start(["cat-file", "--batch"]) as process:
             await process.wait()
 
-    async def give_up(turns: int) -> None:
+    async def give_up(turns: int, times: int) -> None:
         one = asyncio.ensure_future(use())
         for _ in range(turns):
             await asyncio.sleep(0)
-        one.cancel()
+        for _ in range(times):  # a client that leaves while the server stops, for one
+            one.cancel()
+            await asyncio.sleep(0)
         await asyncio.gather(one, return_exceptions=True)
 
     async def run() -> None:
-        await give_up(20)  # whatever is opened once and kept
+        await give_up(20, 1)  # whatever is opened once and kept
         before = descriptors()
         for turns in [*range(10)] * 3:
-            await give_up(turns)
+            await give_up(turns, 1)
+            await give_up(turns, 2)
         async with asyncio.timeout(10):
             while descriptors() != before:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
