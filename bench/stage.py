@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
+from bench.forges import Gitea, SoftServe
 from bench.gitclient import make_key
 from bench.material import Material
 from bench.ours import Modelyard
@@ -89,6 +90,14 @@ class Stage:
     @property
     def minio(self) -> MinioServer:
         return self._start("minio", lambda: MinioServer(self.folder))
+
+    @property
+    def soft_serve(self) -> SoftServe:
+        return self._start("soft-serve", lambda: SoftServe(self.folder, self.key))
+
+    @property
+    def gitea(self) -> Gitea:
+        return self._start("gitea", lambda: Gitea(self.folder))
 
     @property
     def redirecting(self) -> Modelyard:
