@@ -1,0 +1,31 @@
+"""How many elements shapes make, without believing them."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+UINT64 = range(2**64)
+# More elements than any file holds: what claims them has a finding already, and sums stay in 64 bits.
+_BELIEVABLE = 2**50
+
+
+def elements(shape: Sequence[int]) -> int:
+    """How many there are; from 2**64 on, which no reader takes, just some number from there on.
+
+    A shape of thousands of large numbers would multiply to megabytes.
+    """
+    total = 1
+    for size in shape:
+        total *= size
+        if total not in UINT64:
+            return UINT64.stop
+    return total
+
+
+def parameters(tensors: Iterable[tuple[str, Sequence[int]]]) -> dict[str, int]:
+    """The elements for each dtype, most first, of tensors given as dtype and shape."""
+    counts: Counter[str] = Counter()
+    for dtype, shape in tensors:
+        count = elements(shape)
+        if count <= _BELIEVABLE:
+            counts[dtype] = min(counts[dtype] + count, _BELIEVABLE)
+    return dict(counts.most_common())
