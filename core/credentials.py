@@ -29,6 +29,7 @@ _BY_TOKEN = (
         AccessToken.id,
         AccessToken.scope,
         AccessToken.repository_id,
+        AccessToken.for_runs,
         AccessToken.expires_at,
         AccessToken.last_used_at,
         Account.id.label("user_id"),
@@ -105,6 +106,7 @@ class Credentials:
             is_admin=found.is_admin,
             scope=Scope(found.scope),
             repository_id=found.repository_id,
+            for_runs=found.for_runs,
             credential=f"token:{found.id}",
             address=address,
         )

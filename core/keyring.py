@@ -83,8 +83,11 @@ class Keyring:
         *,
         repository: Address | None = None,
         expires_in_days: int | None = None,
+        for_runs: bool = False,
     ) -> tuple[str, TokenInfo]:
         """A new token, as its secret, which nobody can ever see again, and the rest.
+
+        What is pushed with one `for_runs` fires no rules, unless they ask for it.
 
         Raises:
             PermissionDenied: somebody else's account, or a credential below the scope `admin`.
@@ -103,6 +106,7 @@ class Keyring:
                 digest=tokens.digest(secret),
                 scope=scope,
                 repository_id=limit.id if limit else None,
+                for_runs=for_runs,
                 expires_at=now() + timedelta(days=expires_in_days) if expires_in_days else None,
             )
             session.add(token)
@@ -118,6 +122,7 @@ class Keyring:
                 scope=scope.value,
                 repository=path,
                 expires_in_days=expires_in_days,
+                for_runs=for_runs,
             )
             return secret, info
 

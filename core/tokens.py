@@ -22,13 +22,17 @@ _CHECKSUM = 6
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """A token without its secret. `repository` is the path of the only one it is good for, or None."""
+    """A token without its secret. `repository` is the path of the only one it is good for, or None.
+
+    What is pushed with a token `for_runs` fires no rules, unless they ask for it.
+    """
 
     id: int
     user: str
     name: str
     scope: Scope
     repository: str | None
+    for_runs: bool
     expires_at: datetime | None
     last_used_at: datetime | None
     created_at: datetime
@@ -41,6 +45,7 @@ class TokenInfo:
             name=token.name,
             scope=Scope(token.scope),
             repository=repository,
+            for_runs=token.for_runs,
             expires_at=token.expires_at,
             last_used_at=token.last_used_at,
             created_at=token.created_at,

@@ -19,12 +19,16 @@ operations = Operations("tokens", "Secrets for programs that act for a user.")
 
 
 class TokenView(msgspec.Struct, kw_only=True):
-    """A token. `repository` is the path of the only one it is good for, or null."""
+    """A token. `repository` is the path of the only one it is good for, or null.
+
+    What is pushed with a token `for_runs` fires no rules, unless they ask for it (`from_runs`).
+    """
 
     id: int
     name: str
     scope: Scope
     repository: str | None
+    for_runs: bool
     expires_at: datetime | None
     last_used_at: datetime | None
     created_at: datetime
@@ -37,12 +41,16 @@ class MintedToken(TokenView, kw_only=True):
 
 
 class NewToken(msgspec.Struct, forbid_unknown_fields=True):
-    """A token to be: it may do at most what `scope` says, in `repository` (its path) or wherever you may."""
+    """A token to be: it may do at most what `scope` says, in `repository` (its path) or wherever you may.
+
+    What is pushed with a token `for_runs` fires no rules, unless they ask for it (`from_runs`).
+    """
 
     name: Title
     scope: Scope
     repository: Annotated[str, Meta(min_length=1, max_length=300)] | None = None
     expires_in_days: Annotated[int, Meta(ge=1, le=3650)] | None = None
+    for_runs: bool = False
 
 
 @operations.add("GET", "/users/{name}/tokens", access=Access.ACCOUNT, errors=(AccountNotFound,))
@@ -74,6 +82,7 @@ async def mint_token(call: Call, name: Name, body: NewToken) -> MintedToken:
         body.scope,
         repository=None if body.repository is None else parse_address(body.repository),
         expires_in_days=body.expires_in_days,
+        for_runs=body.for_runs,
     )
     call.created("/users/{name}/tokens/{token}", name=info.user, token=info.id)
     call.headers["Cache-Control"] = "no-store"

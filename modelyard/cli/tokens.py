@@ -25,12 +25,15 @@ async def create(
         str | None, typer.Option(metavar="OWNER/NAME", help="The only repository that it is good for.")
     ] = None,
     expires: Annotated[int | None, typer.Option(metavar="DAYS", help="How long it is good for.")] = None,
+    for_runs: Annotated[
+        bool, typer.Option("--for-runs", help="For training runs: their pushes do not fire rules again.")
+    ] = False,
 ) -> Answer:
     """Create an access token and print it, alone; nobody can see it again."""
     repository = parse_address(repo) if repo is not None else None
     async with administer(context) as services:
         secret, token = await services.keyring.mint_token(
-            SYSTEM, user, name, scope, repository=repository, expires_in_days=expires
+            SYSTEM, user, name, scope, repository=repository, expires_in_days=expires, for_runs=for_runs
         )
     return done(secret, token=secret, **_view(token))
 
@@ -40,7 +43,7 @@ async def list_(context: typer.Context, user: UserName) -> Answer:
     """List a user's tokens, without their secrets."""
     async with administer(context) as services:
         found = await services.keyring.tokens(SYSTEM, user)
-    return listing(map(_view, found), "id name scope repository expires_at last_used_at")
+    return listing(map(_view, found), "id name scope repository for_runs expires_at last_used_at")
 
 
 @command.command("revoke")
@@ -62,6 +65,7 @@ def _view(token: TokenInfo) -> Document:
         "name": token.name,
         "scope": token.scope,
         "repository": token.repository,
+        "for_runs": token.for_runs,
         "expires_at": token.expires_at,
         "last_used_at": token.last_used_at,
         "created_at": token.created_at,

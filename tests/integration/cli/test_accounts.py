@@ -106,6 +106,10 @@ class TestTokens:
         assert limited["expires_at"] > limited["created_at"]
         program.done("token", "revoke", "alice", str(limited["id"]))
         assert [one["name"] for one in program.json("token", "list", "alice")] == ["ci"]
+        program.done("token", "create", "alice", "--name", "runner", "--scope", "write", "--for-runs")
+        flags = {one["name"]: one["for_runs"] for one in program.json("token", "list", "alice")}
+        assert flags == {"ci": False, "runner": True}
+        program.done("token", "revoke", "alice", str(program.json("token", "list", "alice")[-1]["id"]))
 
     def test_refusals(self, program: Program) -> None:
         scope = ("--name", "x", "--scope", "read")

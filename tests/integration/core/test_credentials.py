@@ -109,6 +109,15 @@ async def test_a_token_with_any_user_name(core: Core, scope: Scope) -> None:
         assert await core.credentials.authenticate_basic(user, secret, HOME) == expected
 
 
+async def test_a_token_for_runs(core: Core) -> None:
+    alice = await core.user("alice")
+    for for_runs in (True, False):
+        secret, info = await core.keyring.mint_token(alice, "alice", "x", Scope.WRITE, for_runs=for_runs)
+        assert info.for_runs is for_runs
+        assert (await core.credentials.authenticate_token(secret, HOME)).for_runs is for_runs
+        assert (await core.credentials.authenticate_basic("alice", secret, HOME)).for_runs is for_runs
+
+
 async def test_tokens_that_are_none(core: Core) -> None:
     alice = await core.user("alice")
     secret, info = await core.keyring.mint_token(alice, "alice", "ci", Scope.READ)
