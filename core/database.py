@@ -5,7 +5,7 @@ start instead of failing in the middle. PostgreSQL runs units of work at READ CO
 locks, and reads at REPEATABLE READ, so that a read sees one snapshot on both.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ from core.errors import AlreadyExists, Conflict, SettingsError, Unavailable
 from core.settings import DatabaseSettings
 
 _WRITES = "modelyard_writes"
+# In `info` of a session: its transaction writes events to the outbox.
+EMITS = "modelyard_emits"
 
 
 class DatabaseUnavailable(Unavailable):
@@ -43,6 +45,8 @@ class Database:
         except ArgumentError as error:
             raise SettingsError("[database] url: this is no database URL") from error
         self.dialect = self.url.get_backend_name()
+        # Called after events were committed through this object; a hint for workers, never relied on.
+        self.event_listeners: list[Callable[[], None]] = []
         arguments: dict[str, Any] = {"pool_pre_ping": self.dialect == "postgresql"}
         if self.dialect == "sqlite":
             path = self.url.database or ""
@@ -87,6 +91,9 @@ class Database:
                 _ = await session.connection(execution_options={_WRITES: True})
                 yield session
                 await session.commit()
+                if session.info.get(EMITS):
+                    for listener in self.event_listeners:
+                        listener()
 
     @asynccontextmanager
     async def schema_change(self) -> AsyncIterator[AsyncConnection]:

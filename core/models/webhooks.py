@@ -5,7 +5,17 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.models.base import Base, Identity, Timestamp, now
@@ -44,6 +54,8 @@ class Webhook(Base):
     owner_id: Mapped[int | None] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), index=True)
     name: Mapped[str] = mapped_column(String(200), default="")
     url: Mapped[str] = mapped_column(Text)
+    # Host and port of `url`: no receiver holds all places for deliveries.
+    receiver: Mapped[str] = mapped_column(String(270))
     events: Mapped[list[str]] = mapped_column(JSON)
     secrets: Mapped[bytes] = mapped_column(LargeBinary)
     active: Mapped[bool] = mapped_column(default=True)
@@ -56,6 +68,31 @@ class Webhook(Base):
     updated_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
 
 
+class DeliveryStream(Base):
+    """What one subscription is told about one repository: one delivery after the other.
+
+    A worker that delivers leases the stream, so that a second one of it is never under way. `due_at` is when
+    the first unfinished delivery is to be tried; null when there is none, or the subscription is not active.
+    """
+
+    __tablename__ = "webhook_stream"
+    __table_args__ = (
+        Index(
+            "ix_webhook_stream_due_at",
+            "due_at",
+            sqlite_where=text("due_at IS NOT NULL"),
+            postgresql_where=text("due_at IS NOT NULL"),
+        ),
+    )
+
+    webhook_id: Mapped[int] = mapped_column(
+        ForeignKey("webhook.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    repository_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    due_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    leased_until: Mapped[datetime | None] = mapped_column(Timestamp)
+
+
 class Delivery(Base):
     """One event for one subscription. `body` is what is signed and sent, byte for byte.
 
@@ -64,24 +101,32 @@ class Delivery(Base):
 
     __tablename__ = "webhook_delivery"
     __table_args__ = (
-        Index("ix_webhook_delivery_queue", "state", "due_at"),
-        Index("ix_webhook_delivery_order", "webhook_id", "repository_id", "position"),
+        Index(
+            "ix_webhook_delivery_unfinished",
+            "webhook_id",
+            "repository_id",
+            "position",
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
         Index("ix_webhook_delivery_listed", "webhook_id", "position"),
+        Index("ix_webhook_delivery_finished_at", "finished_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True, default=delivery_id)
     position: Mapped[int] = mapped_column(BigInteger)  # the id of the outbox event
     webhook_id: Mapped[int] = mapped_column(ForeignKey("webhook.id", ondelete="CASCADE"))
-    # Not a foreign key: what is to be told of a repository outlives it.
-    repository_id: Mapped[str | None] = mapped_column(String(32))
+    # Empty when it is about no repository. Not a foreign key: what is to be told of one outlives it.
+    repository_id: Mapped[str] = mapped_column(String(32))
     event: Mapped[str] = mapped_column(String(64))
     body: Mapped[str] = mapped_column(Text)
     state: Mapped[DeliveryState] = mapped_column(default=DeliveryState.PENDING)
     attempts: Mapped[int] = mapped_column(default=0)
-    due_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
-    leased_until: Mapped[datetime | None] = mapped_column(Timestamp)
+    # Failures in a row since it was queued, or queued again, and when the first of them was.
+    failures: Mapped[int] = mapped_column(default=0)
+    failing_since: Mapped[datetime | None] = mapped_column(Timestamp)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
-    finished_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    finished_at: Mapped[datetime | None] = mapped_column(Timestamp)  # null exactly while it is pending
 
 
 class Attempt(Base):

@@ -1,0 +1,88 @@
+"""Whose events a subscription is about, and who may manage it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, and_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.access import Actor, Permission, require_account_admin, require_site_admin
+from core.lookup import require_account
+from core.models import Webhook
+from core.names import Address
+from core.opening import RepositoryInfo, require_repository
+
+
+class ScopeKind(StrEnum):
+    REPOSITORY = "repository"
+    OWNER = "owner"
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookScope:
+    """One repository, everything that one account owns, or (neither) everything on the server."""
+
+    repository: Address | None = None
+    owner: str | None = None
+
+    @property
+    def kind(self) -> ScopeKind:
+        if self.repository is not None:
+            return ScopeKind.REPOSITORY
+        return ScopeKind.SERVER if self.owner is None else ScopeKind.OWNER
+
+
+SERVER = WebhookScope()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A scope that was found, and that the actor may manage.
+
+    `target` is what the audit log calls it: a repository's path, an account's name, or `server`.
+    """
+
+    kind: ScopeKind
+    target: str
+    repository: RepositoryInfo | None = None
+    owner_id: int | None = None
+
+    @property
+    def repository_id(self) -> str | None:
+        return self.repository.id if self.repository else None
+
+    def owns(self, webhook: Webhook) -> bool:
+        return (webhook.repository_id, webhook.owner_id) == (self.repository_id, self.owner_id)
+
+    def condition(self) -> ColumnElement[bool]:
+        """True for the subscriptions of this scope; not for those of what lies in it."""
+        return and_(
+            Webhook.repository_id.is_not_distinct_from(self.repository_id),
+            Webhook.owner_id.is_not_distinct_from(self.owner_id),
+        )
+
+
+async def hold(
+    session: AsyncSession, actor: Actor, scope: WebhookScope, *, anonymous_read: bool, lock: bool = False
+) -> Held:
+    """Finds a scope and asks for the right to manage it; with `lock`, whoever adds to it queues.
+
+    It takes ADMIN on a repository; to be the user, or an owner of the organisation; or a site administrator.
+
+    Raises:
+        AuthenticationRequired, RepositoryNotFound, PermissionDenied: as `core.access` decides.
+        AccountNotFound: there is no such owner.
+    """
+    if scope.repository is not None:
+        repository, name = await require_repository(
+            session, actor, scope.repository, Permission.ADMIN, anonymous_read=anonymous_read, lock=lock
+        )
+        info = RepositoryInfo.of(repository, name)
+        return Held(ScopeKind.REPOSITORY, info.path, repository=info)
+    if scope.owner is not None:
+        account = await require_account(session, scope.owner, lock="update" if lock else None)
+        await require_account_admin(session, actor, account)
+        return Held(ScopeKind.OWNER, account.name, owner_id=account.id)
+    require_site_admin(actor)
+    return Held(ScopeKind.SERVER, "server")
