@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import forge_cases, git_cases, lfs_cases, memory_cases, other_cases
+from bench import forge_cases, git_cases, hook_cases, lfs_cases, memory_cases, other_cases
 from bench.material import Material
 from bench.peer import CACHE, Missing
 from bench.report import as_json, chart, document, machine, table
@@ -23,6 +23,7 @@ CASES = {
     "push": git_cases.pushes,
     "ssh": git_cases.ssh,
     "fairness": git_cases.fairness,
+    "pipeline": hook_cases.pipeline,
     "memory": memory_cases.memory,
     "soft-serve": forge_cases.soft_serve,
     "gitea": forge_cases.gitea,

@@ -71,6 +71,13 @@ class Stage:
         return self._start("modelyard", lambda: Modelyard(self.folder))
 
     @property
+    def unhooked(self) -> Modelyard:
+        """Modelyard that understands no push."""
+        folder = self.folder / "unhooked"
+        folder.mkdir(exist_ok=True)
+        return self._start("unhooked", lambda: Modelyard(folder, {"MODELYARD_HOOKS__ENABLED": "false"}))
+
+    @property
     def apache(self) -> Apache:
         return self._start("apache", lambda: Apache(self.folder))
 

@@ -49,6 +49,9 @@ class Action(StrEnum):
     REPOSITORY_UPDATE = "repository:update"
     TOKEN_MINT = "token:mint"  # noqa: S105 - the name of an action
     TOKEN_REVOKE = "token:revoke"  # noqa: S105 - the name of an action
+    TRIGGER_RULE_ADD = "trigger_rule:add"
+    TRIGGER_RULE_REMOVE = "trigger_rule:remove"
+    TRIGGER_RULE_UPDATE = "trigger_rule:update"
     USER_CREATE = "user:create"
     USER_DELETE = "user:delete"
     USER_PASSWORD = "user:password"  # noqa: S105 - the name of an action
@@ -56,6 +59,13 @@ class Action(StrEnum):
     USER_SUSPEND = "user:suspend"
     USER_UNSUSPEND = "user:unsuspend"
     USER_UPDATE = "user:update"
+    WEBHOOK_CREATE = "webhook:create"
+    WEBHOOK_DELETE = "webhook:delete"
+    WEBHOOK_PAUSE = "webhook:pause"
+    WEBHOOK_REDELIVER = "webhook:redeliver"
+    WEBHOOK_RESUME = "webhook:resume"
+    WEBHOOK_SECRET = "webhook:secret"  # noqa: S105 - the name of an action
+    WEBHOOK_UPDATE = "webhook:update"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Repositories: opening, creating, changing, moving, deleting and listing them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_
@@ -26,7 +27,7 @@ from core.models import (
 )
 from core.names import Address, check_branch_name, check_repository_name
 from core.opening import RepositoryInfo, require_repository
-from core.outbox import EventName, emit
+from core.outbox import EventName, emit, identity, keep_identity
 from core.settings import AuthSettings, RepositorySettings
 from core.texts import checked_text
 from core.unique import flush_or_exists
@@ -207,10 +208,11 @@ class Repositories:
         """
         async with self._database.transaction() as session:
             repository, owner = await self._require(session, actor, address, Permission.ADMIN, lock=True)
-            path = RepositoryInfo.of(repository, owner).path
-            session.add(DeletedRepository(repository_id=repository.id, address=path))
-            record(session, actor, Action.REPOSITORY_DELETE, path, id=repository.id)
-            payload = {"id": repository.id, "path": path, "actor": actor.name}
+            info = RepositoryInfo.of(repository, owner)
+            session.add(DeletedRepository(repository_id=info.id, address=info.path))
+            record(session, actor, Action.REPOSITORY_DELETE, info.path, id=info.id)
+            await keep_identity(session, info)
+            payload = {"id": info.id, "path": info.path, "actor": actor.name, "repository": identity(info)}
             emit(session, EventName.REPOSITORY_DELETED, None, payload)
             await session.delete(repository)
 
@@ -221,12 +223,13 @@ class Repositories:
         owner: str | None = None,
         type: RepositoryType | None = None,  # noqa: A002 - the name that addresses give it
         search: str | None = None,
+        narrow: Sequence[ColumnElement[bool]] = (),
         limit: int = 100,
         after: tuple[str, str, str] | None = None,
     ) -> list[RepositoryInfo]:
         """What `actor` may see, by owner, type and name; `after` is the last item's `cursor`.
 
-        `search` is looked for in names and descriptions, in any case.
+        `search` is looked for in names and descriptions, in any case; `narrow` are further conditions.
 
         Raises:
             AccountNotFound: there is no such owner.
@@ -235,6 +238,7 @@ class Repositories:
         query = (
             select(Repository, Account.name)
             .join(Account, Account.id == Repository.owner_id)
+            .where(*narrow)
             .order_by(*order)
             .limit(limit)
         )

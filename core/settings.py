@@ -18,8 +18,12 @@ from core.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "MODELYARD_"
 
-# Read by the program itself before or beside the settings, so not settings.
-RESERVED_ENVIRONMENT = frozenset({"MODELYARD_FAILPOINT", "MODELYARD_CONFIG"})
+# No settings: what the program itself reads before or beside them, and what it tells the operator's hook
+# programs, which may call it.
+RESERVED_ENVIRONMENT = frozenset(
+    f"{ENVIRONMENT_PREFIX}{name}"
+    for name in "FAILPOINT CONFIG REPOSITORY REPOSITORY_ID ACTOR TRANSPORT PUSH_ID".split()
+)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,6 +141,7 @@ class LfsSettings(Section, frozen=True):
 class HooksSettings(Section, frozen=True):
     """What happens with a push before and after it is accepted."""
 
+    enabled: bool = True
     directory: str = ""
     timeout_seconds: _Positive = 30
     report_seconds: Annotated[float, msgspec.Meta(ge=0)] = 3.0

@@ -38,19 +38,30 @@ class Landing:
 
 
 class Lander:
-    """Checks updates, asks the policies, and publishes (design section 4, steps 5 to 8)."""
+    """Checks updates, asks the policies, and publishes (design section 4, steps 5 to 8).
 
-    def __init__(self, publisher: Publisher, git: GitRunner, policies: Sequence[PreReceive]) -> None:
+    Each of `policies` is asked about everything, so that whoever pushes hears all that is wrong at once.
+    Those of `last` may have effects, as Git's hooks do: they are asked only about what nobody has refused.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        git: GitRunner,
+        policies: Sequence[PreReceive],
+        last: Sequence[PreReceive] = (),
+    ) -> None:
         self._publisher = publisher
         self._git = git
         self._policies = policies
+        self._last = last
 
     async def refusals(
         self, repository: RepositoryInfo, actor: Actor, updates: Sequence[RefUpdate]
     ) -> dict[str, str]:
         """What the policies refuse before any object is looked at: `{ref name: reason}`."""
         refused: dict[str, str] = {}
-        for policy in self._policies:
+        for policy in (*self._policies, *self._last):
             refused |= await policy.before_pack(repository, actor, updates)
         return refused
 
@@ -70,14 +81,19 @@ class Lander:
         found = await inspect(self._git, push.quarantine, push.updates)
         denied = dict(found.refused)
         sound = with_peeled([one for one in push.updates if one.name not in denied], found.peeled)
-        checked = replace(push, updates=sound)
+        checked = replace(push, updates=sound, transport=transport)
         # Again, because rules may have changed while the pack came in.
         denied |= await self.refusals(push.repository, push.actor, sound)
         for policy in self._policies:
             refused = await policy.check(checked)
             denied |= {name: one_line(reason) for name, reason in refused.items()}
-        wanted = [one for one in sound if one.name not in denied]
-        if not wanted or (atomic and denied):
+        wanted = _left(sound, denied, atomic=atomic)
+        for policy in self._last:
+            if wanted:
+                refused = await policy.check(replace(checked, updates=wanted))
+                denied |= {name: one_line(reason) for name, reason in refused.items()}
+                wanted = _left(wanted, denied, atomic=atomic)
+        if not wanted:
             return Landing(denied, (), push.remarks.lines)
         failpoints.reach(AFTER_CHECK)
         published = await self._publisher.publish(
@@ -93,3 +109,7 @@ class Lander:
             audit=push.overrides,
         )
         return Landing(denied, published.verdicts, push.remarks.lines, published.push_id)
+
+
+def _left(updates: Sequence[RefUpdate], denied: Mapping[str, str], *, atomic: bool) -> list[RefUpdate]:
+    return [] if atomic and denied else [one for one in updates if one.name not in denied]

@@ -3,14 +3,14 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sqlalchemy import select
 
 from core.access import Actor, ActorKind
 from core.audit import Action, entry
 from core.database import Database
-from core.models import AuditEntry, BranchRule
+from core.models import AuditEntry, BranchRule, Transport
 from core.repositories import RepositoryInfo
 from gitserver.process import GitFailed, GitRunner
 from gitserver.quarantine import Quarantine
@@ -26,7 +26,8 @@ _BLAME_AT_MOST = 20
 class ProposedPush:
     """A push whose objects are complete and whose refs are not yet written.
 
-    What it adds is listed: `gitserver.small_blobs.new_blobs`, `gitserver.touches.changed_paths`.
+    What it adds is listed: `gitserver.small_blobs.new_blobs`, `gitserver.touches.changed_paths`. `transport`
+    is known to policies, not to whoever lands it.
     """
 
     repository: RepositoryInfo
@@ -36,6 +37,7 @@ class ProposedPush:
     quarantine: Quarantine
     remarks: Remarks = field(default_factory=Remarks)
     overrides: list[AuditEntry] = field(default_factory=list)
+    transport: Transport | None = None
 
     def say(self, line: str) -> None:
         """Tells whoever pushes something, accepted or not: lists, warnings, what to do."""
@@ -49,6 +51,7 @@ class ProposedPush:
         )
 
 
+@runtime_checkable
 class PreReceive(Protocol):
     """A policy that may refuse updates. It must not change anything; reasons are one line each."""
 

@@ -131,7 +131,7 @@ class GitRunner:
             yield process
         finally:
             _running -= 1
-            await _end(process)
+            await end(process)
 
     async def run(
         self,
@@ -213,7 +213,7 @@ def _limit_cpu(pid: int, seconds: int) -> None:
         log.debug("child ended before its limits were set", pid=pid)
 
 
-async def _end(process: Child) -> None:
+async def end(process: Child) -> None:
     """Kills the child's process group and reaps the child, even when the caller is being cancelled."""
     try:
         if process.returncode is None:

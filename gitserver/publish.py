@@ -205,7 +205,7 @@ class Publisher:
                 {"push_id": push.id, "actor": actor.name, "updates": push.updates},
             )
             _tell_of_names(session, repository_id, actor, accepted)
-            session.add(PostReceiveTask(push_id=push.id))
+            session.add(PostReceiveTask(push_id=push.id, repository_id=repository_id))
             await _queue_maintenance(session, repository_id, pack, self._threshold)
             failpoints.reach(BEFORE_COMMIT)
         log.info(

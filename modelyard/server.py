@@ -136,10 +136,16 @@ def http_face(settings: Settings, listeners: Listeners) -> HttpFace:
 
 def background(services: Services) -> list[Coroutine[object, object, None]]:
     """What runs beside the faces until it ends or is cancelled."""
-    always = [services.large_files.mode.settle()]
-    if not services.settings.maintenance.enabled:
-        return always
-    return [*always, services.maintenance.run_forever(), services.safekeeping.upkeep.run_forever()]
+    works = [services.large_files.mode.settle(), services.notifying.run_forever()]
+    if services.settings.hooks.enabled:
+        works += [
+            services.pipeline.run_forever(),
+            services.understanding.heads.run_forever(),
+            services.understanding.digester.run_forever(),
+        ]
+    if services.settings.maintenance.enabled:
+        works += [services.maintenance.run_forever(), services.safekeeping.upkeep.run_forever()]
+    return works
 
 
 def run_loop(main: Coroutine[object, object, None]) -> None:

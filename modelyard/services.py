@@ -35,12 +35,20 @@ from gitserver.repack import Repacker
 from gitserver.service import GitService
 from gitserver.snapshots import Snapshots
 from gitserver.sweeper import Sweeper
+from hooks.gate_policy import Gates
+from hooks.pipeline import Pipeline
+from hooks.triggers.rules import Rules
+from hooks.triggers.step import Triggers
+from hooks.triggers.tips import Tips
 from modelyard.large_files import LargeFiles, open_large_files
 from modelyard.lfs_policy import MissingObjects
 from modelyard.lock_policy import LockedPaths
+from modelyard.notifying import Notifying, open_notifying
 from modelyard.pointers import Pointers
+from modelyard.push_hooks import build_push_hooks
 from modelyard.safekeeping import Safekeeping, build_safekeeping
 from modelyard.secret_files import ensure_private_directory, load_or_create_key
+from modelyard.understanding import Understanding, open_understanding
 from storage.build import build_store
 from storage.protocol import ObjectStore
 
@@ -69,6 +77,7 @@ class Services:
     git: GitService
     reader: Reader
     committer: Committer
+    rules: Rules
     branches: Branches
     maintenance: Maintenance
     sweeper: Sweeper
@@ -76,6 +85,9 @@ class Services:
     fsck: Fsck
     large_files: LargeFiles
     safekeeping: Safekeeping
+    understanding: Understanding
+    notifying: Notifying
+    pipeline: Pipeline
 
 
 @asynccontextmanager
@@ -110,14 +122,37 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         publisher = Publisher(
             database, store, snapshots, packs_threshold=settings.maintenance.packs_threshold
         )
+        notifying = await stack.enter_async_context(open_notifying(settings, sealing_key, database))
         reader = Reader(snapshots, runner)
         stack.push_async_callback(reader.close)
+        understanding = await stack.enter_async_context(
+            open_understanding(settings.hooks, database, runner, snapshots, reader, large_files)
+        )
         policies: list[PreReceive] = [
             BranchRules(database, runner),
             MissingObjects(database, runner, large_files.objects, settings.lfs),
             LockedPaths(runner, large_files.locks),
         ]
-        lander = Lander(publisher, runner, policies)
+        gates = Gates(database, runner, understanding.trees, understanding.parsing, settings.gates)
+        push_hooks = await build_push_hooks(
+            settings,
+            database,
+            snapshots,
+            understanding.trees,
+            steps=[
+                understanding.metadata,
+                understanding.compare_tensors,
+                Triggers(
+                    database, Tips(snapshots, reader.objects), understanding.trees, understanding.versions
+                ),
+            ],
+        )
+        publisher.listeners.append(push_hooks.pipeline.hint)
+        post_receive = None
+        if settings.hooks.enabled:
+            policies += [gates, *push_hooks.policies]
+            post_receive = push_hooks.pipeline
+        lander = Lander(publisher, runner, policies, push_hooks.last if settings.hooks.enabled else ())
         gate = Gate(snapshots, lander, runner, settings.git)
         repacker = Repacker(database, snapshots, publisher, runner, settings.maintenance)
         sweeper = Sweeper(database, store, snapshots, settings.maintenance)
@@ -137,9 +172,10 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             runner=runner,
             snapshots=snapshots,
             publisher=publisher,
-            git=GitService(snapshots, clones, lander, runner, settings.git),
+            git=GitService(snapshots, clones, lander, runner, settings.git, post_receive),
             reader=reader,
             committer=Committer(gate, reader.objects),
+            rules=Rules(database, settings.auth),
             branches=Branches(gate, reader.objects),
             maintenance=Maintenance(database, repacker, sweeper, settings.maintenance),
             sweeper=sweeper,
@@ -147,6 +183,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             fsck=Fsck(database, store, settings.cache_dir, runner),
             large_files=large_files,
             safekeeping=build_safekeeping(settings, database, large_files.stores, pointers),
+            understanding=understanding,
+            notifying=notifying,
+            pipeline=push_hooks.pipeline,
         )
 
 

@@ -31,7 +31,7 @@ from core.models.understanding import (
     TriggerRequest,
     TriggerRule,
 )
-from core.models.webhooks import Attempt, Delivery, DeliveryState, Webhook
+from core.models.webhooks import Attempt, Delivery, DeliveryState, DeliveryStream, Webhook
 
 __all__ = [
     "AccessToken",
@@ -46,6 +46,7 @@ __all__ = [
     "DeletedRepository",
     "Delivery",
     "DeliveryState",
+    "DeliveryStream",
     "LfsLink",
     "LfsLock",
     "LfsObject",

@@ -14,16 +14,19 @@ from core.models.base import Base, Bytewise, Identity, Timestamp, now
 class PostReceiveTask(Base):
     """A push whose post-receive steps are not all done. Held by one worker until `leased_until`.
 
-    `done` names the steps that are, so that a restart goes on where a crash ended.
+    `done` names the steps that are, so that a restart goes on where a crash ended. The tasks of one repository
+    are its queue; `attempts` counts how often this one was taken up.
     """
 
     __tablename__ = "post_receive_task"
+    __table_args__ = (Index("ix_post_receive_task_repository", "repository_id", "push_id"),)
 
     push_id: Mapped[int] = mapped_column(
         ForeignKey("push.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
+    repository_id: Mapped[str] = mapped_column(ForeignKey("repository.id", ondelete="CASCADE"))
     done: Mapped[list[str]] = mapped_column(JSON, default=list)
-    due_at: Mapped[datetime] = mapped_column(Timestamp, default=now, index=True)
+    due_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
     leased_until: Mapped[datetime | None] = mapped_column(Timestamp)
     attempts: Mapped[int] = mapped_column(default=0)
 
@@ -48,7 +51,8 @@ class ParsedFile(Base):
 class ModelVersion(Base):
     """A commit of a model or dataset repository, understood: its files and what they say together.
 
-    `files` is a list of `{"path", "digest", "size", "parser"}`; `summary` is what facets are made from.
+    `files` is a list of `{"path", "digest", "size", "parser"}`; `summary` is what facets are made from. It is
+    `announced` with the event that says so, once.
     """
 
     __tablename__ = "model_version"
@@ -62,6 +66,7 @@ class ModelVersion(Base):
     files: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     summary: Mapped[dict[str, Any]] = mapped_column(JSON)
     findings: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    announced: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
 
 
@@ -102,12 +107,15 @@ class TensorDigests(Base):
 
 
 class TensorDigestTask(Base):
-    """A content whose tensors are to be digested, read through a repository that has it."""
+    """A content whose tensors are to be digested, read at a path of a commit that has it."""
 
     __tablename__ = "tensor_digest_task"
 
     digest: Mapped[str] = mapped_column(String(80), primary_key=True)
     repository_id: Mapped[str] = mapped_column(ForeignKey("repository.id", ondelete="CASCADE"), index=True)
+    commit: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str] = mapped_column(Text)
+    parser: Mapped[str] = mapped_column(String(32))
     size: Mapped[int] = mapped_column(BigInteger)
     due_at: Mapped[datetime] = mapped_column(Timestamp, default=now, index=True)
     leased_until: Mapped[datetime | None] = mapped_column(Timestamp)
@@ -149,13 +157,15 @@ def request_id() -> str:
 class TriggerRequest(Base):
     """One firing of one rule by one push. Written with its event in one transaction, so it happens once.
 
-    `chain` names the rules whose requests led to this push, oldest first: none of them fires again in it.
+    `chain` is the ids of the requests that led to this push, oldest first: none of their rules fires again in
+    it. `parent` is the last of them, which the push answered.
     """
 
     __tablename__ = "trigger_request"
     __table_args__ = (
         UniqueConstraint("push_id", "rule", "ref"),
         Index("ix_trigger_request_listed", "repository_id", "created_at"),
+        Index("ix_trigger_request_parent", "parent", "rule"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True, default=request_id)
@@ -167,5 +177,6 @@ class TriggerRequest(Base):
     commit: Mapped[str] = mapped_column(String(64))
     parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
     chain: Mapped[list[str]] = mapped_column(JSON)
+    parent: Mapped[str | None] = mapped_column(String(40))
     payload: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)

@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("files", sa.JSON(), nullable=False),
         sa.Column("summary", sa.JSON(), nullable=False),
         sa.Column("findings", sa.JSON(), nullable=False),
+        sa.Column("announced", sa.Boolean(), nullable=False),
         sa.Column("created_at", moment, nullable=False),
         sa.ForeignKeyConstraint(
             ["repository_id"],
@@ -81,6 +82,9 @@ def upgrade() -> None:
         "tensor_digest_task",
         sa.Column("digest", sa.String(length=80), nullable=False),
         sa.Column("repository_id", sa.String(length=32), nullable=False),
+        sa.Column("commit", sa.String(length=64), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("parser", sa.String(length=32), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("due_at", moment, nullable=False),
         sa.Column("leased_until", moment, nullable=True),
@@ -122,6 +126,7 @@ def upgrade() -> None:
         sa.Column("owner_id", identity, nullable=True),
         sa.Column("name", sa.String(length=200), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("receiver", sa.String(length=270), nullable=False),
         sa.Column("events", sa.JSON(), nullable=False),
         sa.Column("secrets", sa.LargeBinary(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
@@ -149,6 +154,7 @@ def upgrade() -> None:
     op.create_table(
         "post_receive_task",
         sa.Column("push_id", identity, autoincrement=False, nullable=False),
+        sa.Column("repository_id", sa.String(length=32), nullable=False),
         sa.Column("done", sa.JSON(), nullable=False),
         sa.Column("due_at", moment, nullable=False),
         sa.Column("leased_until", moment, nullable=True),
@@ -156,9 +162,15 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["push_id"], ["push.id"], name="fk_post_receive_task_push_id_push", ondelete="CASCADE"
         ),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repository.id"],
+            name="fk_post_receive_task_repository_id_repository",
+            ondelete="CASCADE",
+        ),
         sa.PrimaryKeyConstraint("push_id", name="pk_post_receive_task"),
     )
-    op.create_index("ix_post_receive_task_due_at", "post_receive_task", ["due_at"])
+    op.create_index("ix_post_receive_task_repository", "post_receive_task", ["repository_id", "push_id"])
     op.create_table(
         "trigger_request",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -170,6 +182,7 @@ def upgrade() -> None:
         sa.Column("commit", sa.String(length=64), nullable=False),
         sa.Column("parameters", sa.JSON(), nullable=False),
         sa.Column("chain", sa.JSON(), nullable=False),
+        sa.Column("parent", sa.String(length=40), nullable=True),
         sa.Column("payload", sa.Text(), nullable=False),
         sa.Column("created_at", moment, nullable=False),
         sa.ForeignKeyConstraint(
@@ -185,18 +198,38 @@ def upgrade() -> None:
         sa.UniqueConstraint("push_id", "rule", "ref", name="uq_trigger_request_push_id_rule_ref"),
     )
     op.create_index("ix_trigger_request_listed", "trigger_request", ["repository_id", "created_at"])
+    op.create_index("ix_trigger_request_parent", "trigger_request", ["parent", "rule"])
+    # Before the deliveries: PostgreSQL cascades in this order, and whoever delivers locks streams first.
+    op.create_table(
+        "webhook_stream",
+        sa.Column("webhook_id", identity, autoincrement=False, nullable=False),
+        sa.Column("repository_id", sa.String(length=32), nullable=False),
+        sa.Column("due_at", moment, nullable=True),
+        sa.Column("leased_until", moment, nullable=True),
+        sa.ForeignKeyConstraint(
+            ["webhook_id"], ["webhook.id"], name="fk_webhook_stream_webhook_id_webhook", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("webhook_id", "repository_id", name="pk_webhook_stream"),
+    )
+    op.create_index(
+        "ix_webhook_stream_due_at",
+        "webhook_stream",
+        ["due_at"],
+        sqlite_where=sa.text("due_at IS NOT NULL"),
+        postgresql_where=sa.text("due_at IS NOT NULL"),
+    )
     op.create_table(
         "webhook_delivery",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("position", sa.BigInteger(), nullable=False),
         sa.Column("webhook_id", identity, nullable=False),
-        sa.Column("repository_id", sa.String(length=32), nullable=True),
+        sa.Column("repository_id", sa.String(length=32), nullable=False),
         sa.Column("event", sa.String(length=64), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("due_at", moment, nullable=False),
-        sa.Column("leased_until", moment, nullable=True),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("failing_since", moment, nullable=True),
         sa.Column("created_at", moment, nullable=False),
         sa.Column("finished_at", moment, nullable=True),
         sa.ForeignKeyConstraint(
@@ -204,11 +237,15 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name="pk_webhook_delivery"),
     )
+    op.create_index("ix_webhook_delivery_finished_at", "webhook_delivery", ["finished_at"])
     op.create_index("ix_webhook_delivery_listed", "webhook_delivery", ["webhook_id", "position"])
     op.create_index(
-        "ix_webhook_delivery_order", "webhook_delivery", ["webhook_id", "repository_id", "position"]
+        "ix_webhook_delivery_unfinished",
+        "webhook_delivery",
+        ["webhook_id", "repository_id", "position"],
+        sqlite_where=sa.text("finished_at IS NULL"),
+        postgresql_where=sa.text("finished_at IS NULL"),
     )
-    op.create_index("ix_webhook_delivery_queue", "webhook_delivery", ["state", "due_at"])
     op.create_table(
         "webhook_attempt",
         sa.Column("id", identity, nullable=False),

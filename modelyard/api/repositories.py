@@ -10,12 +10,23 @@ from core.errors import AccountNotFound, AlreadyExists, InvalidName, Unprocessab
 from core.models import ObjectFormat, RepositoryType, Visibility
 from core.names import Address
 from core.repositories import RepositoryInfo
+from hooks.catalogue import Wanted
 from modelyard.api.call import Call
 from modelyard.api.cursors import Page, Window
 from modelyard.api.operation import REPOSITORY, Access, Operations
 from modelyard.api.parameters import Description, Name, RefName, RepositoryName, given
 
 operations = Operations("repositories", "Models and datasets.")
+
+Facet = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=200,
+        description="What the last commit on the default branch must say of itself, in any case.",
+    ),
+]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1, description="Of a model, as counted in its weights.")]
 
 
 class RepositoryView(msgspec.Struct):
@@ -94,13 +105,44 @@ async def list_repositories(
     type_: RepositoryType | None = None,
     search: Annotated[str, Meta(max_length=200, description="Looked for in names and descriptions.")]
     | None = None,
+    task: Facet | None = None,
+    library: Facet | None = None,
+    license_: Facet | None = None,
+    language: Facet | None = None,
+    architecture: Facet | None = None,
+    dtype: Facet | None = None,
+    base_model: Facet | None = None,
+    dataset: Facet | None = None,
+    tag: Facet | None = None,
+    min_parameters: Count | None = None,
+    max_parameters: Count | None = None,
 ) -> Page[RepositoryView]:
     """List the repositories that you may see.
 
-    Ordered by owner, type and name.
+    Ordered by owner, type and name. What is asked of their content is asked of the last commit on the default
+    branch; each of these is compared as a whole, in any case.
     """
+    wanted = Wanted(
+        task=task,
+        library=library,
+        license=license_,
+        language=language,
+        architecture=architecture,
+        dtype=dtype,
+        base_model=base_model,
+        dataset=dataset,
+        tag=tag,
+        min_parameters=min_parameters,
+        max_parameters=max_parameters,
+    )
     found = await call.services.repositories.list_visible(
-        call.actor, owner=owner, type=type_, search=search, limit=window.fetch, after=window.after
+        call.actor,
+        owner=owner,
+        type=type_,
+        search=search,
+        narrow=wanted.conditions(),
+        limit=window.fetch,
+        after=window.after,
     )
     return window.page(found, lambda item: view(call, item), lambda item: item.cursor)
 
@@ -147,6 +189,8 @@ async def update_repository(
         description=given(body.description),
         default_branch=given(body.default_branch),
     )
+    if changed.default_branch != repository.default_branch:
+        call.services.understanding.heads.hint()
     return view(call, changed)
 
 

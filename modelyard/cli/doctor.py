@@ -19,6 +19,7 @@ from modelyard.cli.machine_checks import (
     check_disks,
     check_environment,
     check_git,
+    check_hooks,
     check_host_key,
 )
 from modelyard.cli.output import Answer, listing
@@ -37,9 +38,9 @@ async def doctor(
 ) -> Answer:
     """Examine the installation and name a remedy for each finding.
 
-    Looks at the data directory and its keys, the disks, git, the cache, the object store and whether clients
-    can be sent there, the database and its packs, the SSH host key and the TLS certificate. Fails when any
-    finding is an error.
+    Looks at the data directory and its keys, the disks, git, the cache, hook programs and plug-ins, the
+    object store and whether clients can be sent there, the database and its packs, the SSH host key and the
+    TLS certificate. Fails when any finding is an error.
     """
     if list_failpoints:
         known = failpoints.known().items()
@@ -62,6 +63,7 @@ async def _examine(settings: Settings, *, fix: bool) -> list[Finding]:
         *check_disks(settings),
         *await check_git(settings),
         *check_cache(settings, fix=fix),
+        *check_hooks(settings),
         *check_host_key(settings),
         *check_certificate(settings),
     ]

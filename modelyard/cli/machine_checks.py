@@ -13,7 +13,10 @@ from core.errors import SettingsError
 from core.settings import Settings
 from gitserver.process import GitFailed, GitMissing, GitRunner
 from gitserver.quarantine import orphaned_quarantines, sweep_quarantines
+from hooks import programs
+from hooks.plugins import plugin_names
 from modelyard.cli.findings import Finding, failure, fine, fixed, private, warning
+from modelyard.push_hooks import programs_directory
 from modelyard.services import SEALING_KEY, host_key_path
 from modelyard.tls import Certificate
 from sshd.host_key import fingerprint
@@ -65,6 +68,17 @@ def check_cache(settings: Settings, *, fix: bool) -> list[Finding]:
         else:
             findings.append(warning("cache", message, "modelyard doctor --fix"))
     return findings
+
+
+def check_hooks(settings: Settings) -> list[Finding]:
+    """The operator's hook programs and the plug-ins, where there are any."""
+    findings = [fine("hooks", f"plug-in {name}") for name in plugin_names()]
+    directory = programs_directory(settings.hooks)
+    if directory is None:
+        return findings
+    remedy = "until then, the server does not start"
+    wrong = [failure("hooks", problem, remedy) for problem in programs.problems(directory)]
+    return findings + (wrong or [fine("hooks", f"the programs in {directory} can be run")])
 
 
 def check_disks(settings: Settings) -> list[Finding]:

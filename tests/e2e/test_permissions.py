@@ -61,11 +61,16 @@ _CALLS = [
     Call(_READ, "GET", "/lfs/usage"),
     Call(_READ, "GET", "/lfs/objects"),
     Call(_READ, "GET", f"/lfs/objects/{'0' * 64}", 404),
+    Call(_READ, "GET", "/revisions/main/metadata"),
     Call(_WRITE, "POST", "/commits", 201, _commit("new")),
     Call(_WRITE, "POST", "/branches", 201, {"name": "made", "revision": "main"}),
     Call(_WRITE, "DELETE", "/branches/made", 204),
     Call(_WRITE, "POST", "/tags", 201, {"name": "made", "revision": "main"}),
     Call(_WRITE, "DELETE", "/tags/made", 204),
+    Call(_WRITE, "GET", "/rules"),
+    Call(_WRITE, "GET", "/rules/nothing", 404),
+    Call(_WRITE, "GET", "/requests"),
+    Call(_WRITE, "GET", "/requests/nothing", 404),
     Call(_ADMIN, "PATCH", "", 200, {"description": "changed"}),
     Call(_ADMIN, "POST", "/move", 200, {"name": "{renamed}"}),
     Call(_ADMIN, "GET", "/lfs/trash"),
@@ -81,6 +86,9 @@ _CALLS = [
     Call(_ADMIN, "GET", "/branch-rules/{id}"),
     Call(_ADMIN, "PUT", "/branch-rules/{id}", 200, {"allow_force": True}),
     Call(_ADMIN, "DELETE", "/branch-rules/{id}", 204),
+    Call(_ADMIN, "POST", "/rules", 201, {"name": "nightly", "run": "training"}),
+    Call(_ADMIN, "PATCH", "/rules/nightly", 200, {"enabled": False}),
+    Call(_ADMIN, "DELETE", "/rules/nightly", 204),
 ]
 _DELETE = Call(_ADMIN, "DELETE", "", 204)
 

@@ -86,7 +86,7 @@ async def push_pack(
 ) -> Pushed:
     """Sends commands (old, new, name) and a pack."""
     loop = Loop(push_request(commands, pack, capabilities=capabilities, options=options))
-    lander = Lander(world.publisher, world.git, world.policies)
+    lander = Lander(world.publisher, world.git, world.policies, world.last)
     receiver = Receiver(world.snapshots, lander, world.git, world.settings)
     await receiver.receive(PushSource(repository, actor, Transport.HTTP, True), loop, loop)
     said = b"".join(one[1:] for one in packets(loop.answer) if one[:1] == b"\2").decode()

@@ -69,11 +69,12 @@ class GitWorld:
         self.publisher = Publisher(database, self.store, self.snapshots)
         self.reader = Reader(self.snapshots, self.git)
         self.policies = [BranchRules(database, self.git), *policies]
+        self.last: list[PreReceive] = []
         self.committer = self.another_committer()
         self.branches = Branches(self._gate(), self.reader.objects)
 
     def _gate(self) -> Gate:
-        lander = Lander(self.publisher, self.git, self.policies)
+        lander = Lander(self.publisher, self.git, self.policies, self.last)
         return Gate(self.snapshots, lander, self.git, self.settings)
 
     def another_committer(self) -> Committer:

@@ -98,11 +98,16 @@ TABLE: dict[Subject, dict[Visibility, str]] = {
 }
 
 _OPERATIONS = {
-    Permission.READ: "clone, fetch, `git archive`, read files, history, comparisons, archives, large files",
-    Permission.WRITE: "push, commit, create and delete branches and tags, upload large files, lock paths",
+    Permission.READ: (
+        "clone, fetch, `git archive`, read files, history, comparisons, archives, large files, metadata"
+    ),
+    Permission.WRITE: (
+        "push, commit, create and delete branches and tags, upload large files, lock paths; see rules and "
+        "what they asked for"
+    ),
     Permission.ADMIN: (
-        "change settings, move and delete the repository; manage collaborators, deploy keys and branch "
-        "rules; see the trash, unlock what others locked"
+        "change settings, move and delete the repository; manage collaborators, deploy keys, branch rules "
+        "and rules about runs; see the trash, unlock what others locked"
     ),
 }
 

@@ -86,6 +86,7 @@ async def _furnished(directory: Path, databases: Databases) -> AsyncIterator[Api
         await alice.ok("POST", f"{path}/branches", {"name": "topic", "revision": "main"})
         await alice.ok("POST", f"{path}/tags", {"name": "v1", "revision": "main", "message": "One"})
         await alice.ok("POST", f"{path}/branch-rules", {"pattern": "protected"})
+        await alice.ok("POST", f"{path}/rules", {"name": "1", "run": "training"})
         await alice.ok("POST", "/users/alice/keys", {"key": _key(3)})
         await alice.ok("POST", f"{path}/deploy-keys", {"key": _key(4)})
         yield api

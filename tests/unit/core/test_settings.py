@@ -123,7 +123,7 @@ def test_every_key_can_be_set_from_the_environment() -> None:
         assert load_settings(environ={f"MODELYARD_{section}__{key}".upper(): text}) == defaults
 
 
-@pytest.mark.parametrize("name", ["MODELYARD_FAILPOINT", "MODELYARD_CONFIG"])
+@pytest.mark.parametrize("name", ["MODELYARD_FAILPOINT", "MODELYARD_CONFIG", "MODELYARD_PUSH_ID"])
 def test_variables_of_the_program_itself_are_no_settings(name: str) -> None:
     assert load_settings(environ={name: "anything"}) == Settings()
 
