@@ -87,7 +87,7 @@ def read_directory(source: Source, complaints: Complaints) -> Directory | None:
     if directory.packed_total > place.start or directory.bytes_total > _BOMB_RATIO * max(1, source.size):
         complaints.add(
             "zip-bomb",
-            f"{source.size:,} bytes claim to unpack to {directory.bytes_total:,}: files overlap or are hollow",
+            f"{source.size:,} bytes promise {directory.bytes_total:,}: files overlap or are hollow",
         )
     return directory
 

@@ -172,6 +172,10 @@ class Walk:
         if name in _ASIDE:
             self._note(name)
             return
+        if name in _TWO_LINES:
+            # Before the stack is looked at, as one of Python's two unpicklers does.
+            module, _, attribute = argument.partition(b"\n")
+            self._add(Import(_decoded(module), _decoded(attribute)))
         self._move(operation)
         text = None
         if operation.is_text:
@@ -179,9 +183,6 @@ class Walk:
         elif name in _GETS:
             # Who mixes both ways of numbering counts on readers that get them wrong.
             text = None if self._numbered else self._memo.get(_index(operation, argument))
-        elif name in _TWO_LINES:
-            module, _, attribute = argument.partition(b"\n")
-            self._add(Import(_decoded(module), _decoded(attribute)))
         elif name == "STACK_GLOBAL":
             self._add(Import(self._below, self._top))
         elif name in {"LONG1", "BININT"}:
@@ -237,9 +238,10 @@ class Walk:
         line = piece = self.data.readline(_LINE_BYTES)
         while len(piece) == _LINE_BYTES and not piece.endswith(b"\n"):
             piece = self.data.readline(_LINE_BYTES)
-        if not piece.endswith(b"\n"):
+        if not line:
             raise _Broken
-        return line.removesuffix(b"\n")[: _NAME_BYTES + 1]
+        # The unpickler drops the last character whatever it is, at the end of the file as well.
+        return line[:-1][: _NAME_BYTES + 1]
 
     def _add(self, found: Import) -> None:
         if len(self.imports) < _IMPORTS_KEPT:

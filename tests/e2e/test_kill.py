@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import ClientConnectionError, ClientSession
@@ -73,7 +74,7 @@ class Victim:
         """Must fail: nobody acknowledges it."""
         await asyncio.to_thread(self.work, "fetch", "-q", self.yard.url(self.path), "main")
         await asyncio.to_thread(self.work, "reset", "-q", "--hard", "FETCH_HEAD")
-        await asyncio.to_thread(self.work.commit, {"b": f"{url} {self.head}\n"})
+        await asyncio.to_thread(self.work.commit, {"b": f"{urlsplit(url).scheme} {self.head}\n"})
         outcome = await asyncio.to_thread(self.work.run, "push", url, "main")
         assert outcome.status != 0, outcome.output
 

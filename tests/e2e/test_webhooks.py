@@ -2,14 +2,17 @@
 
 import asyncio
 import random
+import signal
 import time
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientError, ClientSession, web
 from sqlalchemy import select
 
+from core import failpoints
 from core.access import SYSTEM
 from core.models import Attempt, Delivery, DeliveryState, Push, Scope, Transport
 from core.names import parse_address
@@ -189,6 +192,44 @@ async def check(services: Services, receiver: Receiver, secret: str) -> None:
     outcomes = [row.outcome for row in attempts]
     assert outcomes.count(Outcome.FAILED) > 0.2 * len(outcomes)
     assert outcomes.count(Outcome.TIMEOUT) > 0.05 * len(outcomes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", [name for name in failpoints.known() if name.startswith("webhook.")])
+async def test_killed_at_each_step(tmp_path: Path, point: str) -> None:
+    env = environment()
+    async with running_receiver() as receiver, running_server(tmp_path / "server", env=env) as server:
+        async with server.services() as services:
+            await services.accounts.create_user(SYSTEM, "ann")
+            token, _ = await services.keyring.mint_token(SYSTEM, "ann", "test", Scope.WRITE)
+            await services.repositories.create(SYSTEM, parse_address("ann/net"))
+            scope = WebhookScope(owner="ann")
+            _, secret = await services.notifying.subscriptions.create(SYSTEM, scope, receiver.url, ["push"])
+        await asyncio.to_thread(server.restart, env=env | {"MODELYARD_FAILPOINT": f"{point}:2"})
+        async with ClientSession() as session:
+            caller = Caller(session, server.http, {"Authorization": f"Bearer {token}"})
+            for number in range(3):
+                with suppress(ClientError):  # it may die under one of them
+                    await commit(caller, "/repositories/models/ann/net", {"a": b"%d\n" % number})
+        assert await asyncio.to_thread(server.wait, timeout=20) == -signal.SIGKILL
+        await asyncio.to_thread(server.restart, env=env)
+        async with server.services() as services:
+            async with services.database.read() as session:
+                pushes = list(await session.scalars(select(Push.id).order_by(Push.id)))
+            assert pushes
+            await receiver.wait_for(len(pushes), seconds=20)
+            await all_delivered(services)
+            async with services.database.read() as session:
+                log = {(one.delivery_id, one.number) for one in await session.scalars(select(Attempt))}
+    for one in receiver.requests:
+        one.verify(secret)
+    seen = [one.attempt for one in receiver.requests]
+    assert len(seen) == len(set(seen))
+    assert set(seen) <= log
+    told = [one.data["push_id"] for one in receiver.accepted]
+    assert list(dict.fromkeys(told)) == pushes
+    if point in {"webhook.after-send", "webhook.before-record"}:
+        assert len(told) > len(pushes), "at least once: nobody knew that it had arrived"
 
 
 async def test_a_push_is_told_at_once(tmp_path: Path) -> None:

@@ -102,6 +102,21 @@ def test_the_remains_of_a_dead_push_are_swept_on_demand(installed: Program) -> N
         os.close(lease)
 
 
+def test_hook_programs(installed: Program, tmp_path: Path) -> None:
+    hooks = tmp_path / "hooks"
+    (hooks / "update.d").mkdir(parents=True)
+    environment = {**installed.environment, "MODELYARD_HOOKS__DIRECTORY": str(hooks)}
+    program = Program(installed.data, installed.directory, environment)
+    assert levels(program, "hooks") == {"ok"}
+    unsafe = hooks / "update.d" / "check"
+    unsafe.write_text("#!/bin/sh\n")
+    (finding,) = findings(program)["hooks"]
+    problem = f"{unsafe} is not executable"
+    assert finding["level"] == "error"
+    assert finding["message"].startswith(problem)
+    program.run("user", "list").refused(f"[hooks] directory: {problem}")
+
+
 def test_a_database_of_another_version(installed: Program) -> None:
     with sqlite3.connect(data_of(installed) / "modelyard.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'elsewhere'")

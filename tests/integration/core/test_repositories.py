@@ -192,8 +192,20 @@ async def test_deleting_leaves_nothing_but_work_for_the_sweeper(core: Core) -> N
             assert await session.scalar(select(func.count()).select_from(table)) == 0, table
         gone = (await session.scalars(select(DeletedRepository))).one()
     assert (gone.repository_id, gone.address) == (created.id, "alice/y")
-    payload = {"id": created.id, "path": "alice/y", "actor": "alice"}
-    assert (await events(core.database))[-1] == ("repository.deleted", None, payload)
+    was = {
+        "id": created.id,
+        "type": "model",
+        "owner": "alice",
+        "name": "y",
+        "path": "alice/y",
+        "visibility": "private",
+        "default_branch": "main",
+    }
+    payload = {"id": created.id, "path": "alice/y", "actor": "alice", "repository": was}
+    told = await events(core.database)
+    assert told[-1] == ("repository.deleted", None, payload)
+    # Those that nobody has heard yet still say what they are about.
+    assert [event[2].get("repository") for event in told] == [was] * len(told)
     with pytest.raises(AuthenticationRequired):
         await core.credentials.authenticate_token(secret, "")
     again = await core.repository("alice/y")

@@ -94,6 +94,7 @@ def mutated(draw: st.DrawFn, files: Sequence[bytes]) -> bytes:
 _NAMES = st.lists(st.sampled_from(["", "a", "b", "weight", "\0", "é", "🤗"]), max_size=4, unique=True)
 _DTYPES = st.sampled_from(list(DTYPES))
 _SHAPES = st.sampled_from([(), (0,), (1,), (8,), (2, 4), (3, 1), (4, 0), (2, 3, 4)])
+_GAPS = st.sampled_from([0] * 10 + [1, -1])
 _METADATA: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
     [{}, {}, {"__metadata__": {}}, {"__metadata__": {"format": "pt", "\0": "é"}}]
 )
@@ -107,7 +108,8 @@ def headers(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
     end = 0
     for name in names:
         dtype, shape = draw(_DTYPES), draw(_SHAPES)
-        begin, end = end, end + prod(shape) * DTYPES[dtype] // 8
+        begin = end + draw(_GAPS)
+        end = begin + prod(shape) * DTYPES[dtype] // 8
         header[name] = entry(begin, end, dtype, shape)
     header |= draw(_METADATA)
     spoilt: bool = draw(st.booleans())
