@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ class Parsing:
                     # Decoded for each: long lists are in memory once, and nobody changes what others read.
                     yield file, (known, found[key].parsed)
 
-    async def known(self, contents: Collection[tuple[str, str]]) -> dict[tuple[str, str], Kept]:
+    async def known(self, contents: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Kept]:
         """What is known of contents, by digest and parser, without reading any.
 
         For whoever knows that the repository has them. Raises `DatabaseUnavailable`.

@@ -76,11 +76,12 @@ class Versions:
         """
         rest = iter(files)
         while some := list(islice(rest, _FILES_AT_ONCE)):
-            known = await self._parsing.known([(file.digest, file.parser or "") for file in some])
-            missing = [file for file in some if (file.digest, file.parser) not in known]
+            contents = {file.path: (file.digest, file.parser) for file in some if file.parser is not None}
+            known = await self._parsing.known(contents.values())
+            missing = [file for file in some if file.parser and contents[file.path] not in known]
             again = await self._parsed_again(version, missing) if missing else {}
             for file in some:
-                kept = known.get((file.digest, file.parser or ""))
+                kept = known.get(contents[file.path]) if file.parser else None
                 parsed = again.get(file.path) if kept is None else kept.parsed
                 if parsed is not None:
                     yield file, parsed

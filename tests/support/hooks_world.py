@@ -18,11 +18,14 @@ from core.database import Database
 from core.models import (
     LfsLink,
     LfsObject,
+    ModelVersion,
     OutboxEvent,
     ParsedFile,
     PostReceiveTask,
     Push,
     Repository,
+    RepositoryFacet,
+    RepositoryHead,
     RepositoryType,
     StoreKind,
     Transport,
@@ -186,6 +189,23 @@ class HooksWorld:
         query = select(OutboxEvent).order_by(OutboxEvent.id)
         async with self.database.read() as session:
             return list(await session.scalars(query.where(OutboxEvent.name.in_(names)) if names else query))
+
+    async def facets(self, repository: RepositoryInfo | None = None) -> set[tuple[str, str]]:
+        """What a repository is searched by: kinds and values."""
+        where = RepositoryFacet.repository_id == (repository or self.repository).id
+        async with self.database.read() as session:
+            rows = await session.execute(select(RepositoryFacet.kind, RepositoryFacet.value).where(where))
+            return {(kind, value) for kind, value in rows}
+
+    async def head(self) -> tuple[str, int | None] | None:
+        """The commit that `repository` is searched by, and its parameters."""
+        async with self.database.read() as session:
+            row = await session.get(RepositoryHead, self.repository.id)
+            return None if row is None else (row.commit, row.parameters)
+
+    async def stored_versions(self) -> list[ModelVersion]:
+        async with self.database.read() as session:
+            return list(await session.scalars(select(ModelVersion).order_by(ModelVersion.created_at)))
 
     async def parsed_files(self) -> list[ParsedFile]:
         async with self.database.read() as session:

@@ -44,7 +44,8 @@ class Watched(pickle._Unpickler):  # type: ignore[name-defined,misc]
         self.found: list[tuple[str, str]] = []
 
     def find_class(self, module: str, name: str) -> type:
-        self.found.append((module, name))
+        if module and name:  # nothing is called by no name
+            self.found.append((module, name))
         return Anything
 
     def persistent_load(self, pid: Any) -> Any:
