@@ -21,8 +21,8 @@ RESERVED_ACCOUNTS = frozenset(
     graphql health healthz help hf home hooks info internal jobs join lfs locks login logout mcps
     metrics model models modelyard ms new notifications null oauth objects org organisation
     organisations organization organizations orgs papers ping pricing privacy profile pull raw
-    readyz register releases repo repos resolve robots root runs search security self session
-    sessions settings signin signout signup skills spaces ssh static status support system tags
+    readyz register releases repo repos resolve robots root runs search security self server
+    session sessions settings signin signout signup skills spaces ssh static status support system tags
     terms tos tree undefined user users v1 v2 v3 webhooks well-known xet
     """.split()
 )

@@ -22,7 +22,7 @@ from core.outbox import EventName, emit, identity
 from core.settings import WebhooksSettings
 from webhooks.outcomes import Answer, Outcome
 from webhooks.scopes import ScopeKind
-from webhooks.streams import cancel_pending, first_unfinished, halt, lock_webhook
+from webhooks.streams import StreamKey, cancel_pending, first_unfinished, halt, lock_webhook
 
 log = structlog.get_logger(__name__)
 
@@ -64,8 +64,10 @@ class Claims:
         # Receivers share the places: one that is slow leaves three quarters to the others.
         self.per_receiver = max(1, settings.concurrent_deliveries // 4)
 
-    async def claim(self, limit: int, busy: Mapping[str, int]) -> list[Claim]:
-        """The attempts that are due, at most `limit`, the longest due first.
+    async def claim(
+        self, limit: int, busy: Mapping[str, int], stream: StreamKey | None = None
+    ) -> list[Claim]:
+        """The attempts that are due, at most `limit`, the longest due first; with `stream` only of that one.
 
         `busy` counts the attempts that this worker makes already, by receiver.
         """
@@ -77,6 +79,8 @@ class Claims:
             .order_by(DeliveryStream.due_at)
             .limit(limit)
         )
+        if stream is not None:
+            due = due.where(DeliveryStream.webhook_id == stream[0], DeliveryStream.repository_id == stream[1])
         async with self._database.read() as session:
             # On SQLite, a unit of work that finds nothing would make writers wait for nothing.
             if (await session.execute(due.limit(1))).first() is None:
@@ -86,9 +90,9 @@ class Claims:
         claims = []
         async with self._database.transaction() as session:
             rows = await session.execute(due.with_for_update(of=DeliveryStream, skip_locked=True))
-            for stream, webhook in rows.all():
+            for row, webhook in rows.all():
                 if taken[webhook.receiver] < self.per_receiver:
-                    claim = await self._take(session, stream, webhook, begun + self._margin)
+                    claim = await self._take(session, row, webhook, begun + self._margin)
                     if claim is not None:
                         taken[webhook.receiver] += 1
                         claims.append(claim)

@@ -17,6 +17,7 @@ from webhooks.outcomes import Answer, Outcome
 from webhooks.sealing import SecretBox, signing
 from webhooks.sending import Sender
 from webhooks.signing import headers
+from webhooks.streams import StreamKey
 
 log = structlog.get_logger(__name__)
 
@@ -65,20 +66,23 @@ class Deliveries:
                     async with asyncio.timeout(self._settings.poll_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
                         await self._wake.wait()
 
-    async def run_due(self) -> int:
-        """Makes the attempts that are due now, and those that become due by them; returns how many."""
+    async def run_due(self, stream: StreamKey | None = None) -> int:
+        """Makes the attempts that are due now, and those that become due by them; returns how many.
+
+        With `stream` only those of that one.
+        """
         made = 0
         while True:
             async with asyncio.TaskGroup() as group:
-                begun = await self._begin_due(group)
+                begun = await self._begin_due(group, stream)
             made += begun
             if not begun:
                 return made
 
-    async def _begin_due(self, group: asyncio.TaskGroup) -> int:
+    async def _begin_due(self, group: asyncio.TaskGroup, stream: StreamKey | None = None) -> int:
         begun = 0
         while (free := self._settings.concurrent_deliveries - self.under_way) > 0:
-            claims = await self._claims.claim(free, self._busy)
+            claims = await self._claims.claim(free, self._busy, stream)
             if not claims:
                 break
             for claim in claims:

@@ -1,5 +1,6 @@
 """The body of a delivery: made once per event, stored, and signed and sent byte for byte."""
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -31,11 +32,11 @@ def body_of(
         data=data,
         test=test,
     )
-    body = msgspec.json.encode(envelope)
+    body = _json(envelope)
     if len(body) > max_bytes:
         envelope.truncated = True
         envelope.data = _smaller(data, len(body) - max_bytes)
-        body = msgspec.json.encode(envelope)
+        body = _json(envelope)
     return body.decode()
 
 
@@ -49,7 +50,7 @@ def rfc3339(moment: datetime) -> str:
 
 
 def _smaller(data: Mapping[str, Any], excess: int) -> dict[str, Any]:
-    sizes = {key: len(msgspec.json.encode({key: value})) for key, value in data.items()}
+    sizes = {key: len(_json({key: value})) for key, value in data.items()}
     kept = dict(data)
     for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
         if excess <= 0:
@@ -57,3 +58,11 @@ def _smaller(data: Mapping[str, Any], excess: int) -> dict[str, Any]:
         del kept[key]
         excess -= sizes[key]
     return kept
+
+
+def _json(value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        # Surrogates, which stand for what is not UTF-8. An event that could not be told would hold up all.
+        return json.dumps(msgspec.to_builtins(value), ensure_ascii=False).encode("utf-8", "replace")

@@ -118,7 +118,11 @@ _PAYLOADS: Mapping[EventName, _Payload] = {
     EventName.MODEL_VERSION_CREATED: _Payload(payloads.VersionCreated, _VERSION),
     EventName.MODEL_METADATA_UPDATED: _Payload(
         payloads.MetadataUpdated,
-        {"commit": _OID, "previous": _BEFORE, "changes": {"task": [None, "text-generation"]}},
+        {
+            "commit": _OID,
+            "previous": _BEFORE,
+            "changes": {"task": {"before": None, "after": "text-generation"}},
+        },
     ),
     EventName.DATASET_VERSION_CREATED: _Payload(
         payloads.VersionCreated, {**_VERSION, "summary": {"rows": 1000, "columns": ["text", "label"]}}

@@ -2,102 +2,28 @@
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import defer
 
 from core.access import Actor
 from core.audit import Action, record
 from core.database import Database
 from core.errors import Unprocessable
-from core.models import Attempt, Delivery, DeliveryState, DeliveryStream, Webhook, now
+from core.models import Attempt, Delivery, DeliveryState, Webhook, now
 from core.settings import AuthSettings
-from webhooks.envelopes import event_id
-from webhooks.errors import DeliveryNotFound, WebhookNotFound, WebhookPaused
-from webhooks.outcomes import Outcome
+from webhooks.errors import DeliveryNotFound, WebhookPaused
+from webhooks.records import AttemptInfo, DeliveryDetails, DeliveryInfo, listed
 from webhooks.scopes import Held, WebhookScope, hold
 from webhooks.streams import feed, lock_webhook
+
+__all__ = ["MAX_REDELIVERED", "AttemptInfo", "DeliveryDetails", "DeliveryInfo", "History"]
 
 # Deliveries of one call.
 MAX_REDELIVERED = 10_000
 _ROWS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryInfo:
-    """A delivery without its body.
-
-    Attributes:
-        id: the `webhook-id` that the receiver sees, however often it is tried.
-        event_id: the `id` in the body.
-        repository_id: empty when it is about no repository.
-        next_attempt_at: when it is tried again; None when it is finished, or others come before it.
-        last_outcome, last_status: of the last attempt; both None while it is under way, or never was.
-    """
-
-    id: str
-    webhook_id: int
-    event: str
-    event_id: str
-    position: int
-    repository_id: str
-    state: DeliveryState
-    attempts: int
-    last_outcome: Outcome | None
-    last_status: int | None
-    next_attempt_at: datetime | None
-    created_at: datetime
-    finished_at: datetime | None
-
-    @property
-    def cursor(self) -> tuple[int, str]:
-        """Its place in the order of `History.list`."""
-        return self.position, self.id
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptInfo:
-    """One attempt. `outcome` None: it is under way, or the server died with it.
-
-    `response` is the first 4 KiB of the body as text; `response_headers` are some of the headers.
-    """
-
-    number: int
-    started_at: datetime
-    milliseconds: int | None
-    outcome: Outcome | None
-    status: int | None
-    address: str | None
-    error: str | None
-    response_headers: dict[str, Any]
-    response: str | None
-
-    @classmethod
-    def of(cls, attempt: Attempt) -> Self:
-        return cls(
-            number=attempt.number,
-            started_at=attempt.started_at,
-            milliseconds=attempt.milliseconds,
-            outcome=Outcome(attempt.outcome) if attempt.outcome else None,
-            status=attempt.status,
-            address=attempt.address,
-            error=attempt.error,
-            response_headers=attempt.response_headers or {},
-            response=attempt.response,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryDetails:
-    """A delivery, what was sent, and every attempt, the first one first."""
-
-    delivery: DeliveryInfo
-    body: str
-    attempts: tuple[AttemptInfo, ...]
 
 
 class History:
@@ -134,7 +60,7 @@ class History:
         async with self._database.read() as session:
             held = await self._hold(session, actor, scope)
             if webhook_id is not None:
-                _of(held, await session.get(Webhook, webhook_id))
+                held.own(await session.get(Webhook, webhook_id))
             conditions: Sequence[ColumnElement[bool] | None] = (
                 held.condition(),
                 None if webhook_id is None else Delivery.webhook_id == webhook_id,
@@ -145,7 +71,7 @@ class History:
                 None if until is None else Delivery.created_at < until,
                 None if before is None else _order() < tuple_(before[0], before[1].replace("\0", "")),
             )
-            return await _listed(session, and_(*(one for one in conditions if one is not None)), limit)
+            return await listed(session, and_(*(one for one in conditions if one is not None)), limit)
 
     async def get(
         self, actor: Actor, scope: WebhookScope, webhook_id: int, delivery_id: str
@@ -153,9 +79,9 @@ class History:
         """One delivery with its body and its attempts. Raises `DeliveryNotFound`."""
         async with self._database.read() as session:
             held = await self._hold(session, actor, scope)
-            _of(held, await session.get(Webhook, webhook_id))
+            held.own(await session.get(Webhook, webhook_id))
             of_this = and_(Delivery.webhook_id == webhook_id, Delivery.id == delivery_id.replace("\0", ""))
-            found = await _listed(session, of_this, 1)
+            found = await listed(session, of_this, 1)
             if not found:
                 raise DeliveryNotFound("no such delivery")
             body = await session.scalar(select(Delivery.body).where(of_this))
@@ -264,70 +190,14 @@ class History:
     ) -> AsyncIterator[tuple[AsyncSession, Held, Webhook]]:
         async with self._database.transaction() as session:
             held = await self._hold(session, actor, scope)
-            yield session, held, _of(held, await lock_webhook(session, webhook_id))
+            yield session, held, held.own(await lock_webhook(session, webhook_id))
 
     async def _hold(self, session: AsyncSession, actor: Actor, scope: WebhookScope) -> Held:
         return await hold(session, actor, scope, anonymous_read=self._anonymous_read)
 
 
-async def _listed(session: AsyncSession, condition: ColumnElement[bool], limit: int) -> list[DeliveryInfo]:
-    earlier = Delivery.__table__.alias("earlier")
-    is_first = ~(
-        select(earlier.c.id)
-        .where(
-            earlier.c.webhook_id == Delivery.webhook_id,
-            earlier.c.repository_id == Delivery.repository_id,
-            earlier.c.finished_at.is_(None),
-            earlier.c.position < Delivery.position,
-        )
-        .exists()
-    )
-    query = (
-        # Never the bodies: a page of them may hold hundreds of megabytes.
-        select(Delivery, Attempt.outcome, Attempt.status, DeliveryStream.due_at, is_first)
-        .join(Webhook, Webhook.id == Delivery.webhook_id)
-        .outerjoin(Attempt, and_(Attempt.delivery_id == Delivery.id, Attempt.number == Delivery.attempts))
-        .outerjoin(
-            DeliveryStream,
-            and_(
-                Delivery.finished_at.is_(None),
-                DeliveryStream.webhook_id == Delivery.webhook_id,
-                DeliveryStream.repository_id == Delivery.repository_id,
-            ),
-        )
-        .where(condition)
-        .order_by(Delivery.position.desc(), Delivery.id.desc())
-        .limit(limit)
-        .options(defer(Delivery.body))
-    )
-    return [
-        DeliveryInfo(
-            id=delivery.id,
-            webhook_id=delivery.webhook_id,
-            event=delivery.event,
-            event_id=event_id(delivery.position),
-            position=delivery.position,
-            repository_id=delivery.repository_id,
-            state=DeliveryState(delivery.state),
-            attempts=delivery.attempts,
-            last_outcome=Outcome(outcome) if outcome else None,
-            last_status=status,
-            next_attempt_at=due_at if first else None,
-            created_at=delivery.created_at,
-            finished_at=delivery.finished_at,
-        )
-        for delivery, outcome, status, due_at, first in await session.execute(query)
-    ]
-
-
 def _order() -> Any:
     return tuple_(Delivery.position, Delivery.id)
-
-
-def _of(held: Held, webhook: Webhook | None) -> Webhook:
-    if webhook is None or not held.owns(webhook):
-        raise WebhookNotFound("no such webhook")
-    return webhook
 
 
 def _check_number(count: int) -> None:

@@ -78,7 +78,7 @@ class MetadataUpdated(Struct):
 
     commit: str
     previous: str | None
-    changes: Annotated[dict[str, Any], Meta(description="By name, before and after.")]
+    changes: Annotated[dict[str, Any], Meta(description="By name: `before` and `after`, as in `summary`.")]
 
 
 class Requested(Struct):

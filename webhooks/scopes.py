@@ -11,6 +11,7 @@ from core.lookup import require_account
 from core.models import Webhook
 from core.names import Address
 from core.opening import RepositoryInfo, require_repository
+from webhooks.errors import WebhookNotFound
 
 
 class ScopeKind(StrEnum):
@@ -52,8 +53,16 @@ class Held:
     def repository_id(self) -> str | None:
         return self.repository.id if self.repository else None
 
-    def owns(self, webhook: Webhook) -> bool:
-        return (webhook.repository_id, webhook.owner_id) == (self.repository_id, self.owner_id)
+    def own(self, webhook: Webhook | None) -> Webhook:
+        """The subscription, if it is one of this scope.
+
+        Raises:
+            WebhookNotFound: it is not, or there is none.
+        """
+        ours = (self.repository_id, self.owner_id)
+        if webhook is None or (webhook.repository_id, webhook.owner_id) != ours:
+            raise WebhookNotFound("no such webhook")
+        return webhook
 
     def condition(self) -> ColumnElement[bool]:
         """True for the subscriptions of this scope; not for those of what lies in it."""

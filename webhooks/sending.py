@@ -43,7 +43,7 @@ class Sender:
         except DestinationUnknown as error:
             return attempt.ended(Outcome.UNREACHABLE, error.message)
         except (ClientError, OSError, ValueError) as error:
-            return attempt.ended(Outcome.UNREACHABLE, _one_line(error))
+            return attempt.ended(Outcome.UNREACHABLE, _one_line(str(error) or type(error).__name__))
 
 
 class _Attempt:
@@ -124,7 +124,7 @@ def _judged(response: ClientResponse) -> tuple[Outcome, str | None]:
     if status == 410:
         return Outcome.GONE, "the receiver says that it is gone for good (410)"
     if 300 <= status < 400:
-        target = _storable(response.headers.get("Location", "nowhere")[:_MAX_VALUE])
+        target = _one_line(response.headers.get("Location", "nowhere"))
         return Outcome.REDIRECTED, f"redirects are not followed; this one leads to {target}"
     return Outcome.FAILED, f"the receiver answered {status}"
 
@@ -147,6 +147,7 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return _storable(text[:_MAX_VALUE])
+def _one_line(text: str) -> str:
+    """What a receiver sent, made fit for logs and terminals."""
+    line = " ".join(text.split())[:_MAX_VALUE]
+    return "".join(character if character.isprintable() else "\ufffd" for character in line)

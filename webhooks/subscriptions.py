@@ -3,8 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,53 +16,19 @@ from core.models import Delivery, OutboxEvent, Webhook, now
 from core.outbox import EventName, identity
 from core.settings import AuthSettings, WebhooksSettings
 from core.texts import checked_text
+from webhooks.descriptions import SecretInfo, WebhookInfo
 from webhooks.destinations import Destinations
 from webhooks.envelopes import body_of
-from webhooks.errors import SecretsUnreadable, WebhookNotFound, WebhookPaused
+from webhooks.errors import SecretsUnreadable, WebhookPaused
 from webhooks.events import check_patterns, example_data, example_repository
-from webhooks.scopes import Held, ScopeKind, WebhookScope, hold
+from webhooks.scopes import Held, WebhookScope, hold
 from webhooks.sealing import MAX_SECRETS, SecretBox, StoredSecret, check_secret, new_secret
 from webhooks.streams import feed, halt, lock_webhook, start
 
+__all__ = ["SecretInfo", "Subscriptions", "WebhookInfo"]
+
 _NAME = 200
 _MAX_KEEP = timedelta(days=30)
-
-
-@dataclass(frozen=True, slots=True)
-class SecretInfo:
-    """A secret that signs, without its text; `expires_at` None is until it is dropped."""
-
-    created_at: datetime
-    expires_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookInfo:
-    """A subscription as it was when it was read.
-
-    Attributes:
-        target: a repository's path, an account's name, or `server`.
-        receiver: host and port of `url`.
-        paused_reason: why the server made it inactive; None when somebody did.
-        failures, failing_since: attempts that failed since the last one that did not.
-        secrets: those that sign, the newest first; none when they cannot be read with this server's key.
-    """
-
-    id: int
-    scope: ScopeKind
-    target: str
-    name: str
-    url: str
-    receiver: str
-    events: tuple[str, ...]
-    active: bool
-    paused_reason: str | None
-    failures: int
-    failing_since: datetime | None
-    secrets: tuple[SecretInfo, ...]
-    created_by: str
-    created_at: datetime
-    updated_at: datetime
 
 
 class Subscriptions:
@@ -140,7 +105,7 @@ class Subscriptions:
         """One subscription."""
         async with self._database.read() as session:
             held = await self._hold(session, actor, scope)
-            return self._info(_of(held, await session.get(Webhook, webhook_id)), held)
+            return self._info(held.own(await session.get(Webhook, webhook_id)), held)
 
     async def update(
         self,
@@ -288,7 +253,7 @@ class Subscriptions:
     ) -> AsyncIterator[tuple[AsyncSession, Held, Webhook]]:
         async with self._database.transaction() as session:
             held = await self._hold(session, actor, scope)
-            yield session, held, _of(held, await lock_webhook(session, webhook_id))
+            yield session, held, held.own(await lock_webhook(session, webhook_id))
 
     async def _hold(
         self, session: AsyncSession, actor: Actor, scope: WebhookScope, *, lock: bool = False
@@ -302,40 +267,12 @@ class Subscriptions:
             return []
 
     def _info(self, webhook: Webhook, held: Held) -> WebhookInfo:
-        at = time.time()
-        return WebhookInfo(
-            id=webhook.id,
-            scope=held.kind,
-            target=held.target,
-            name=webhook.name,
-            url=webhook.url,
-            receiver=webhook.receiver,
-            events=tuple(webhook.events),
-            active=webhook.active,
-            paused_reason=webhook.paused_reason,
-            failures=webhook.failures,
-            failing_since=webhook.failing_since,
-            secrets=tuple(_shown(one) for one in self._readable(webhook) if one.signs(at)),
-            created_by=webhook.created_by,
-            created_at=webhook.created_at,
-            updated_at=webhook.updated_at,
-        )
-
-
-def _of(held: Held, webhook: Webhook | None) -> Webhook:
-    if webhook is None or not held.owns(webhook):
-        raise WebhookNotFound("no such webhook")
-    return webhook
+        return WebhookInfo.of(webhook, held, self._readable(webhook))
 
 
 def _ending(secret: StoredSecret, end: int) -> StoredSecret:
     sooner = end if secret.expires is None else min(end, secret.expires)
     return StoredSecret(secret.text, secret.created, sooner)
-
-
-def _shown(secret: StoredSecret) -> SecretInfo:
-    expires = None if secret.expires is None else datetime.fromtimestamp(secret.expires, UTC)
-    return SecretInfo(datetime.fromtimestamp(secret.created, UTC), expires)
 
 
 def _record(

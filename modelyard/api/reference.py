@@ -1,7 +1,8 @@
 """`docs/rest.md`, made from the operations themselves: `python -m modelyard.api.reference > docs/rest.md`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from modelyard.api.openapi import errors_of
 from modelyard.api.operation import Operation, Operations
@@ -105,23 +106,23 @@ def reference() -> str:
 
 def _resource(resource: Operations) -> Iterator[str]:
     yield f"### {resource.tag.capitalize()}\n\n{resource.description}\n"
-    for operation in resource:
-        yield from _operation(operation)
+    for _, alike in groupby(resource, key=lambda one: (one.method, one.summary)):
+        yield from _operation(list(alike))
 
 
-def _operation(operation: Operation) -> Iterator[str]:
-    yield f"#### `{operation.method} {operation.path}`\n"
+def _operation(alike: Sequence[Operation]) -> Iterator[str]:
+    """One operation, or the same one at several places."""
+    operation = alike[0]
+    yield "".join(f"#### `{one.method} {one.path}`\n" for one in alike)
     description = " ".join(operation.description.split())
-    yield (
-        " ".join(filter(None, [f"{operation.summary}.", description, f"For {operation.access.words}."]))
-        + "\n"
-    )
+    whom = "; ".join(dict.fromkeys(one.access.words for one in alike))
+    yield " ".join(filter(None, [f"{operation.summary}.", description, f"For {whom}."])) + "\n"
     query = operation.inputs.query.__struct_fields__
     if query:
         yield "Query: " + ", ".join(f"`{name}`" for name in query) + ".\n"
     if operation.inputs.body is not None:
         yield f"Body: `{operation.inputs.body.__name__}`.\n"
-    yield f"{', '.join(_answers(operation))}.\n"
+    yield ", ".join(sorted({answer for one in alike for answer in _answers(one)})) + ".\n"
 
 
 def _answers(operation: Operation) -> Iterator[str]:

@@ -190,7 +190,7 @@ async def update_repository(
         default_branch=given(body.default_branch),
     )
     if changed.default_branch != repository.default_branch:
-        call.services.understanding.heads.hint()
+        call.services.understanding.heads.hint(changed.id)
     return view(call, changed)
 
 

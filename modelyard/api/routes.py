@@ -13,6 +13,8 @@ from modelyard.api import (
     branch_rules,
     branches,
     commits,
+    deliveries,
+    events,
     keys,
     lfs,
     metadata,
@@ -26,6 +28,7 @@ from modelyard.api import (
     tokens,
     trees,
     users,
+    webhooks,
 )
 from modelyard.api.call import PREFIX
 from modelyard.api.cursors import Cursors
@@ -53,6 +56,9 @@ RESOURCES: tuple[Operations, ...] = (
     metadata.operations,
     tensors.operations,
     rules.operations,
+    events.operations,
+    webhooks.operations,
+    deliveries.operations,
     audit.operations,
 )
 

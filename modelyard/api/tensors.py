@@ -48,12 +48,14 @@ class CheckpointView(msgspec.Struct, kw_only=True):
 
     `counts` is of all tensors that differ, `tensors` the first of them by name. `undecided` tensors have the
     same name, shape and type: as long as `pending_bytes` are being read, ask again; of files that are larger
-    than the server reads, `uncompared_bytes`, nobody will know.
+    than the server reads, `uncompared_bytes`, nobody will know. Whether one was renamed is only known
+    by its content. With a `problem` nothing is known of the tensors, as of a file that is broken.
     """
 
     before: str | None
     after: str | None
     format: str
+    problem: str | None
     bytes_before: int
     bytes_after: int
     tensors_before: int
@@ -67,12 +69,13 @@ class CheckpointView(msgspec.Struct, kw_only=True):
 
 
 class TensorComparisonView(msgspec.Struct):
-    """Two commits. `complete`: asking again tells no more."""
+    """Two commits. `complete`: asking again tells no more. `left_out`: so many more checkpoints differ."""
 
     base: str
     head: str
     complete: bool
     checkpoints: list[CheckpointView]
+    left_out: int
 
 
 @operations.add(
@@ -90,8 +93,8 @@ async def compare_tensors(
     Names, shapes and types are known at once; contents once the server has read them, in the background.
     """
     reader, understanding = call.services.reader, call.services.understanding
-    old = (await reader.resolve(repository.id, base)).oid
-    new = (await reader.resolve(repository.id, head)).oid
+    old = (await reader.commit(repository.id, base)).oid
+    new = (await reader.commit(repository.id, head)).oid
     found = await understanding.tensors.compare(repository.id, old, new)
     if not found.complete:
         understanding.digester.hint()
@@ -99,17 +102,16 @@ async def compare_tensors(
     for one in found.checkpoints:
         checkpoints.append(_checkpoint(one, limit))
         limit -= len(checkpoints[-1].tensors)
-    return TensorComparisonView(found.base, found.head, found.complete, checkpoints)
+    return TensorComparisonView(found.base, found.head, found.complete, checkpoints, found.left_out)
 
 
 def _checkpoint(one: CheckpointComparison, limit: int) -> CheckpointView:
-    there = one.after or one.before
-    assert there is not None
     difference = one.difference
     return CheckpointView(
         before=one.before.name if one.before else None,
         after=one.after.name if one.after else None,
-        format=there.kind,
+        format=one.there.kind,
+        problem=one.problem,
         bytes_before=one.before.bytes if one.before else 0,
         bytes_after=one.after.bytes if one.after else 0,
         tensors_before=difference.before,

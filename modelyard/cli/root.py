@@ -29,6 +29,7 @@ ENTRIES = {
     "key": Entry("keys", "Manage the SSH keys of users."),
     "repo": Entry("repositories", "Manage repositories."),
     "lfs": Entry("lfs", "Collect, restore, check and move large files; usage and quotas."),
+    "webhook": Entry("webhooks", "Manage webhooks and what they were sent; try receivers out."),
     "audit": Entry("auditing", "Read the log of changes to rights and credentials."),
     "tls": Entry("certificates", "Make certificates."),
     "version": Entry("version", "Print the version."),

@@ -99,15 +99,17 @@ TABLE: dict[Subject, dict[Visibility, str]] = {
 
 _OPERATIONS = {
     Permission.READ: (
-        "clone, fetch, `git archive`, read files, history, comparisons, archives, large files, metadata"
+        "clone, fetch, `git archive`, read files, history, comparisons, archives, large files, metadata, "
+        "tensors"
     ),
     Permission.WRITE: (
         "push, commit, create and delete branches and tags, upload large files, lock paths; see rules and "
         "what they asked for"
     ),
     Permission.ADMIN: (
-        "change settings, move and delete the repository; manage collaborators, deploy keys, branch rules "
-        "and rules about runs; see the trash, unlock what others locked"
+        "change settings, move and delete the repository; manage collaborators, deploy keys, branch "
+        "rules, rules about runs, and webhooks with what they were sent; see the trash, unlock what others "
+        "locked"
     ),
 }
 

@@ -178,7 +178,7 @@ async def test_a_token_for_runs(each_api: ApiServer) -> None:
     entries = await each_api.root.ok("GET", "/audit?action=token:mint")
     assert [one["details"]["for_runs"] for one in entries[:2]] == [False, True]
     for token, by_run in ((made, True), (plain, False)):
-        await commit(each_api.bearer(token["token"]), path, {"x": token["token"].encode()})
+        await commit(each_api.bearer(token["token"]), path, {"x": token["name"].encode()})
         assert await _last_push_is_by_run(each_api) is by_run
 
 

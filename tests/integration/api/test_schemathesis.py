@@ -59,11 +59,16 @@ KNOWN: dict[str, str] = {
     "rule": "1",
     "key": "1",
     "token": "2",  # the first is the administrator's own
+    "event": "push",
 }
+# The webhooks that were made, by what stands before them in the path; each has one delivery.
+DELIVERIES: dict[str, str] = {}
+WEBHOOKS = {"/repositories/": "1", "/users/": "2", "/organisations/": "3", "/webhooks": "4"}
 # These would take the known things away from all that come later.
 UNAIMED = frozenset(
     """
     delete_organisation delete_repository delete_user move_repository rename_organisation rename_user
+    delete_repository_webhook delete_user_webhook delete_organisation_webhook delete_server_webhook
     """.split()
 )
 
@@ -89,6 +94,11 @@ async def _furnished(directory: Path, databases: Databases) -> AsyncIterator[Api
         await alice.ok("POST", f"{path}/rules", {"name": "1", "run": "training"})
         await alice.ok("POST", "/users/alice/keys", {"key": _key(3)})
         await alice.ok("POST", f"{path}/deploy-keys", {"key": _key(4)})
+        for where in (path, "/users/bob", "/organisations/acme", ""):
+            webhook = {"url": "https://receiver.invalid/", "events": ["push"]}
+            made = await api.root.ok("POST", f"{where}/webhooks", webhook)
+            delivery = (await api.root.ok("POST", f"{where}/webhooks/{made['id']}/ping"))["id"]
+            DELIVERIES[str(made["id"])] = delivery
         yield api
 
 
@@ -172,6 +182,8 @@ def _aim(case: Any) -> None:
         case.path_parameters["path"] = "README.md"
     if "/deploy-keys/" in case.path:
         case.path_parameters["key"] = "2"
+    if "/webhooks" in case.path:
+        _aim_at_webhook(case)
     for name in ("cursor", "expected", "revision", "path", "owner"):
         (case.query or {}).pop(name, None)
     if isinstance(case.body, dict):
@@ -179,6 +191,17 @@ def _aim(case: Any) -> None:
         for name, value in {"branch": "main", "revision": "main", "owner": "alice", "key": key}.items():
             if isinstance(case.body.get(name), str):
                 case.body[name] = value
+
+
+def _aim_at_webhook(case: Any) -> None:
+    webhook = next(number for start, number in WEBHOOKS.items() if case.path.startswith(start))
+    parameters = case.path_parameters or {}
+    known = {"webhook": webhook, "delivery": DELIVERIES[webhook]}
+    parameters.update({name: value for name, value in known.items() if name in parameters})
+    if isinstance(case.body, dict):
+        case.body.pop("secret", None)
+        members = {"url": "https://receiver.invalid/", "events": ["push"], "ids": [DELIVERIES[webhook]]}
+        case.body.update({name: value for name, value in members.items() if name in case.body})
 
 
 def _key(number: int) -> str:

@@ -122,9 +122,7 @@ async def test_one_some_and_a_time_range_come_again(world: WebhookWorld, receive
         assert [one.details["deliveries"] for one in await session.scalars(query)][:2] == [1, 2]
 
 
-async def test_dead_letters_come_before_what_waits(
-    world: WebhookWorld, receiver: Receiver
-) -> None:
+async def test_dead_letters_come_before_what_waits(world: WebhookWorld, receiver: Receiver) -> None:
     history = world.notifying.history
     receiver.behave = answering(500)
     webhook_id, _ = await world.subscribe(receiver, "push")

@@ -57,6 +57,14 @@ def test_long_payloads_lose_their_largest_members() -> None:
         assert left is None or set(body["data"]) == left
 
 
+def test_what_is_not_utf_8_holds_nothing_up() -> None:
+    payload = {"actor": "ann", "push_id": 1, "path": "a\udc80b", "more": "\U0001f600" * 100}
+    event = OutboxEvent(id=5, name="push", payload=payload, created_at=datetime.now(UTC))
+    body = msgspec.json.decode(body_of(event, None, max_bytes=10_000))
+    assert body["data"] == {"push_id": 1, "path": "a?b", "more": "\U0001f600" * 100}
+    assert "more" not in msgspec.json.decode(body_of(event, None, max_bytes=300))["data"]
+
+
 def test_patterns() -> None:
     assert matches(["*"], "push")
     assert matches(["run.*"], "run.queued")
