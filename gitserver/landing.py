@@ -62,7 +62,8 @@ class Lander:
         """What the policies refuse before any object is looked at: `{ref name: reason}`."""
         refused: dict[str, str] = {}
         for policy in (*self._policies, *self._last):
-            refused |= await policy.before_pack(repository, actor, updates)
+            answer = await policy.before_pack(repository, actor, updates)
+            refused |= {name: one_line(reason) for name, reason in answer.items()}
         return refused
 
     async def land(

@@ -35,6 +35,8 @@ _SHORTEST_LEASE = timedelta(seconds=3)
 _FIRST_DELAY = timedelta(seconds=10)
 _LONGEST_DELAY = timedelta(hours=1)
 _ATTEMPTS = 10
+# How soon whoever waits for work that nobody here has begun looks whether another process does it.
+_LOOK_SECONDS = 0.25
 # Reports of pushes whose receiver has not asked for them yet, and of those made here, for which nobody asks.
 _REPORTS_KEPT = 64
 
@@ -66,18 +68,24 @@ class Pipeline:
         self._news = asyncio.Event()
 
     async def received(self, push_id: int) -> Sequence[str]:
-        """See `gitserver.policy.PostReceive`; says nothing where `run_forever` does not run."""
+        """See `gitserver.policy.PostReceive`; says nothing where `run_forever` does not run.
+
+        What another process sharing the queue did is waited for, and not known here.
+        """
         if not self._running or not self._settings.report_seconds:
             return ()
         work = self._works.get(push_id)
         if work is None:
             work = self._works[push_id] = _Work(self._steps)
             self._tell()
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(self._settings.report_seconds):
-                await work.ended.wait()
-        if work.ended.is_set() or not work.began:
-            self._works.pop(push_id, None)
+                await self._end_of(push_id, work)
+        except TimeoutError:
+            pass
+        finally:  # also when whoever waits leaves: nothing would take it away but work done here
+            if work.ended.is_set() or not work.began:
+                self._works.pop(push_id, None)
         if not work.left:
             return work.report.lines
         return (*work.report.lines, f"push {push_id} is still being worked on: {', '.join(work.left)}")
@@ -108,6 +116,30 @@ class Pipeline:
     async def queue_length(self) -> int:
         """How many pushes wait or are being worked on. Raises `DatabaseUnavailable`."""
         return await self._queue.length()
+
+    async def _end_of(self, push_id: int, work: _Work) -> None:
+        """Returns when the work on a push has ended, here or elsewhere."""
+        while not work.ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if work.began else _LOOK_SECONDS):
+                    await work.ended.wait()
+            if not work.began:
+                await self._look_for(push_id, work)
+
+    async def _look_for(self, push_id: int, work: _Work) -> None:
+        """Finds out whether a push is done elsewhere, or could be taken up by now."""
+        try:
+            waits = await self._queue.waits(push_id)
+        except ModelyardError as error:
+            log.debug("hooks.not_looked_up", push_id=push_id, error=error.message)
+            return
+        if work.began:
+            return
+        if waits is None:
+            work.left = []
+            work.ended.set()
+        elif waits:
+            self._tell()
 
     def _tell(self) -> None:
         self._news.set()
@@ -190,6 +222,14 @@ class Pipeline:
         began = time.monotonic()
         try:
             await step.run(push, report)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # It cancelled itself: that must not end whoever works here.
+            log.exception("hooks.step_fault", step=step.name, push_id=push.id)
+            report.say(f"{step.name}: failed; it will be tried again")
+            return False
         except RepositoryNotFound:
             log.info("hooks.repository_gone", step=step.name, push_id=push.id)
         except ModelyardError as error:

@@ -44,7 +44,7 @@ class HeldPush:
         self.attempts = task.attempts
         self._database = database
         self._lease = lease
-        # What the row says for as long as it is ours: nobody else writes the same moment.
+        # What the row says for as long as it is ours: nobody else writes the same moment. None: given back.
         self._until = task.leased_until
         self._lock = asyncio.Lock()
 
@@ -76,13 +76,17 @@ class HeldPush:
 
     async def finish(self) -> None:
         """Takes it off the queue."""
-        async with self._lock, self._database.transaction() as session:
+        async with self._lock:
             gone = delete(PostReceiveTask).where(*self._ours()).returning(PostReceiveTask.push_id)
-            if await session.scalar(gone) is None:
-                raise LeaseLost
+            async with self._database.transaction() as session:
+                if await session.scalar(gone) is None:
+                    raise LeaseLost
+            self._until = None
 
     async def _write(self, **values: Any) -> None:
         async with self._lock:
+            if self._until is None:  # a renewal that came too late
+                return
             values = {"leased_until": now() + self._lease, **values}
             change = update(PostReceiveTask).where(*self._ours()).values(values)
             async with self._database.transaction() as session:
@@ -120,6 +124,16 @@ class PushQueue:
                 task.attempts += 1
                 push = await _load(session, task.push_id)
             return HeldPush(self._database, self._lease, push, task)
+
+    async def waits(self, push_id: int) -> bool | None:
+        """Whether nobody holds a push or another one of its repository; None when it is done."""
+        task, moment = PostReceiveTask, now()
+        others = select(_Other).where(
+            _Other.repository_id == task.repository_id, _Other.leased_until >= moment
+        )
+        async with self._database.read() as session:
+            found: bool | None = await session.scalar(select(~exists(others)).where(task.push_id == push_id))
+            return found
 
     async def length(self) -> int:
         """How many pushes wait or are being worked on."""

@@ -1,14 +1,19 @@
 """Whether what a rule asks of a model or dataset is true of a commit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from hooks.summary import Summary
+from hooks.triggers.effort import Effort
 from hooks.triggers.matching import PatternLists
 from hooks.triggers.spec import When, texts_of, wanted
 
 
-def holds(when: When, summary: Summary, *, has_errors: bool) -> bool:
-    """Whether all conditions are fulfilled. `has_errors`: whether any file of the commit is broken."""
+def holds(when: When, summary: Summary, *, has_errors: bool, effort: Effort) -> bool:
+    """Whether all conditions are fulfilled. `has_errors`: whether any file of the commit is broken.
+
+    Raises:
+        TooMuchEffort: nobody knows.
+    """
     if when.has_errors not in (None, has_errors):
         return False
     if not (
@@ -18,10 +23,13 @@ def holds(when: When, summary: Summary, *, has_errors: bool) -> bool:
     ):
         return False
     values = _texts(summary)
-    return all(
-        PatternLists([wanted(value)], paths=False).chosen(one.lower() for one in values[name])[0]
-        for name, value in texts_of(when).items()
-    )
+    return all(_fits(wanted(value), values[name], effort) for name, value in texts_of(when).items())
+
+
+def _fits(patterns: Sequence[str], values: Iterable[str], effort: Effort) -> bool:
+    texts = [value.lower() for value in values]
+    effort.spend(patterns, texts)
+    return PatternLists([patterns], paths=False).chosen(texts)[0]
 
 
 def _texts(summary: Summary) -> Mapping[str, Iterable[str]]:

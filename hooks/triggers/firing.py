@@ -1,5 +1,6 @@
 """Firing: the request and its event, written in one transaction, once for each push, rule and ref."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,18 +10,21 @@ from sqlalchemy import select
 
 from core import failpoints
 from core.database import Database
-from core.errors import RepositoryNotFound
-from core.models import Push, RequestKind, TriggerRequest
+from core.models import RequestKind, TriggerRequest
 from core.models.understanding import request_id
 from core.outbox import EventName, emit
+from gitserver.publish import lock_repository
 from hooks.received import ReceivedPush
-from hooks.triggers.origin import MAX_PER_PARENT, Origin, children_of
+from hooks.triggers.origin import MAX_CHILDREN, MAX_PER_PARENT, Origin, children_of
 from hooks.triggers.parameters import filled_in
 from hooks.triggers.spec import RuleSpec
 from hooks.triggers.tips import Tip
 
 BEFORE_COMMIT = failpoints.declare("trigger.before-commit", "requests are written and not committed")
 AFTER_COMMIT = failpoints.declare("trigger.after-commit", "requests are committed, their push is not done")
+
+# Each has the whole metadata of its commit, and is told to every webhook that wants it.
+MAX_PER_PUSH = 100
 
 _EVENTS = {
     RequestKind.TRAINING: EventName.TRAINING_REQUESTED,
@@ -48,10 +52,11 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Fired:
-    """What became of a match. `request` is None when its rule fired too often for the same request."""
+    """What became of a match: the id of its request, or why there is none."""
 
     match: Match
-    request: str | None
+    request: str | None = None
+    refusal: str | None = None
 
 
 async def fire(
@@ -65,29 +70,29 @@ async def fire(
     """
     fired = []
     async with database.transaction() as session:
-        # Locked: a worker that was taken for dead may be at the same push.
-        if await session.get(Push, push.id, with_for_update=True) is None:
-            raise RepositoryNotFound("no such repository")
+        # As `core.outbox` demands; and a worker that was taken for dead may be at the same push.
+        await lock_repository(session, push.repository.id)
         rows = await session.scalars(select(TriggerRequest).where(TriggerRequest.push_id == push.id))
         known = {(row.rule, row.ref): row.id for row in rows}
-        siblings = (
-            await children_of(session, origin.parent, push.repository.id) if origin.parent is not None else {}
-        )
+        siblings = Counter(await children_of(session, origin.parent) if origin.parent is not None else {})
         for match in matches:
             name = match.rule.spec.name
-            request = known.get((name, match.tip.ref))
-            if request is None and siblings.get(name, 0) < MAX_PER_PARENT:
+            rule = (push.repository.id, name)
+            request, refusal = known.get((name, match.tip.ref)), None
+            if request is None and siblings[rule] >= MAX_PER_PARENT:
+                refusal = f"it fired {MAX_PER_PARENT} times for the same request"
+            elif request is None and siblings.total() >= MAX_CHILDREN:
+                refusal = f"rules fired {MAX_CHILDREN} times for the same request"
+            elif request is None and len(known) >= MAX_PER_PUSH:
+                refusal = f"a push fires {MAX_PER_PUSH} requests at most"
+            elif request is None:
                 row = _request(push, origin, match)
-                request = row.id
+                request = known[name, match.tip.ref] = row.id
                 session.add(row)
-                emit(
-                    session,
-                    _EVENTS[match.rule.spec.run],
-                    push.repository.id,
-                    msgspec.json.decode(row.payload),
-                )
-                siblings[name] = siblings.get(name, 0) + (origin.parent is not None)
-            fired.append(Fired(match, request))
+                payload = msgspec.json.decode(row.payload)
+                emit(session, _EVENTS[match.rule.spec.run], push.repository.id, payload)
+                siblings[rule] += origin.parent is not None
+            fired.append(Fired(match, request, refusal))
         failpoints.reach(BEFORE_COMMIT)
     failpoints.reach(AFTER_COMMIT)
     return fired

@@ -1,9 +1,10 @@
 """Whether a push is the result of a run, and what keeps runs from asking for themselves for ever.
 
 A push by a token that was made for runs, or one that names the request it answers (`-o run.of=`), is a run's.
-It fires only rules that ask for that, only when it names a request, none whose request led to it, and each
-rule a limited number of times per request it names. So every request that a run causes hangs below one that
-a person caused, at a bounded depth, and there are finitely many of them: also when a run names the wrong one.
+It fires only rules that ask for that, only when it names a request, none whose request led to it, and a
+limited number of times per request it names: each rule, and, since runs may write rules, all of them. So
+every request that a run causes hangs below one that a person caused, at a bounded depth, and there are
+finitely many of them: also when a run names the wrong one.
 """
 
 import re
@@ -17,6 +18,7 @@ from hooks.triggers.spec import RuleSpec
 
 MAX_CHAIN = 8
 MAX_PER_PARENT = 50
+MAX_CHILDREN = 1000
 
 _REQUEST = re.compile("req_[0-9a-f]{32}")
 
@@ -70,12 +72,13 @@ async def find_origin(session: AsyncSession, answers: str | None, *, by_run: boo
     return Origin(True, chain, frozenset((repository_id, rule) for repository_id, rule in rows))
 
 
-async def children_of(session: AsyncSession, parent: str, repository_id: str) -> dict[str, int]:
-    """How often each rule of a repository fired for pushes that answered this request."""
+async def children_of(session: AsyncSession, parent: str) -> dict[tuple[str, str], int]:
+    """How often each rule, by repository id and name, fired for pushes that answered this request."""
     table = TriggerRequest
     query = (
-        select(table.rule, func.count())
-        .where(table.parent == parent, table.repository_id == repository_id)
-        .group_by(table.rule)
+        select(table.repository_id, table.rule, func.count())
+        .where(table.parent == parent)
+        .group_by(table.repository_id, table.rule)
     )
-    return dict((await session.execute(query)).all())
+    rows = await session.execute(query)
+    return {(repository_id, rule): count for repository_id, rule, count in rows}

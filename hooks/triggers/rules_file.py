@@ -22,7 +22,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _AT = re.compile(
     r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL
 )
-_LONG_NUMBER = re.compile(r"\d[\d_]{4000}")
+_LONG_NUMBER = re.compile(r"(?<![\d_])\d[\d_]{4000}")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _TABLES: dict[Path, type[On | When]] = {("on",): On, ("when",): When}

@@ -104,8 +104,9 @@ def check_rule(rule: RuleSpec) -> Iterator[tuple[Path, str]]:
         yield ("name",), NAME_WORDS
     for key in ("branches", "tags", "paths"):
         yield from _check_list(getattr(rule.on, key) or (), ("on", key), paths=key == "paths")
-    if rule.on.branches == () and not rule.on.tags:
-        yield ("on", "branches"), "this rule is about no branch and no tag"
+    named = {key: names for key in ("branches", "tags") if (names := getattr(rule.on, key)) is not None}
+    if named and not any(named.values()):
+        yield ("on", next(iter(named))), "this rule is about no branch and no tag"
     if rule.on.paths == ():
         yield ("on", "paths"), "this rule is about no path"
     for key, value in texts_of(rule.when).items():

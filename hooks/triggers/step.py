@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -13,31 +13,32 @@ from hooks.formats.parsed import Severity
 from hooks.received import ReceivedPush, Report
 from hooks.trees import Trees
 from hooks.triggers.conditions import holds
+from hooks.triggers.effort import Effort, TooMuchEffort
 from hooks.triggers.firing import Fired, Match, Rule, fire
 from hooks.triggers.matching import PatternLists
 from hooks.triggers.options import TriggerOptions
-from hooks.triggers.origin import MAX_PER_PARENT, Origin, find_origin
+from hooks.triggers.origin import Origin, find_origin
 from hooks.triggers.rules import RuleInfo, rules_of
 from hooks.triggers.spec import When
 from hooks.triggers.tips import Tip, Tips, moved
+from hooks.version import Version
 from hooks.versions import Versions
 
 # A push of more branches and tags is a copy of a repository, not work that somebody wants to train on.
 MAX_TIPS = 20
-# Of the paths of one push, which all patterns are tried on.
-MAX_PATH_CHARACTERS = 512 * 1024
-
 _NO_CONDITIONS = When()
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a push is judged by."""
+    """What a push is judged by; `effort` is for names and conditions, `path_effort` for what changed."""
 
     push: ReceivedPush
     options: TriggerOptions
     origin: Origin
     report: Report
+    effort: Effort = field(default_factory=Effort)
+    path_effort: Effort = field(default_factory=Effort)
 
 
 class Triggers:
@@ -82,7 +83,10 @@ class Triggers:
         for tip in tips:
             rules = _rules(tip, made)
             names |= rules.keys()
-            matches += await self._matches(asked, tip, rules)
+            try:
+                matches += await self._matches(asked, tip, rules)
+            except TooMuchEffort:
+                report.say(f"no rule fires for {tip.name}: their patterns take too long to be tried")
         _tell_of_unknown(asked, names, {rule.spec.name for rule in made if not rule.enabled})
         if matches:
             for fired in await fire(self._database, push, origin, matches):
@@ -91,11 +95,7 @@ class Triggers:
     async def _matches(self, asked: _Asked, tip: Tip, rules: Mapping[str, Rule]) -> list[Match]:
         """The rules that fire for a tip."""
         forced = {name for name in asked.options.run if name in rules}
-        about = [
-            rule
-            for rule in rules.values()
-            if rule.spec.name in forced or _is_about(rule, tip, asked.push.repository.default_branch)
-        ]
+        about = await asyncio.to_thread(_about, rules, forced, asked, tip)
         refused = _refused(asked, about)
         for name, reason in refused.items():
             asked.report.say(f'"{name}" does not fire: {reason}')
@@ -114,13 +114,8 @@ class Triggers:
             asked.report.say(f"the files of {tip.name} cannot be listed: no condition on them is fulfilled")
             return [Match(rule, tip, {}) for rule in chosen if _is_unconditional(rule, forced)]
         metadata = msgspec.to_builtins(version.summary)
-        has_errors = any(finding.severity is Severity.ERROR for finding in version.findings)
-        return [
-            Match(rule, tip, metadata)
-            for rule in chosen
-            if _is_unconditional(rule, forced)
-            or holds(rule.spec.when, version.summary, has_errors=has_errors)
-        ]
+        fulfilled = await asyncio.to_thread(_fulfilled, chosen, forced, asked, version)
+        return [Match(rule, tip, metadata) for rule in fulfilled]
 
     async def _with_changes(self, asked: _Asked, tip: Tip, rules: Sequence[Rule]) -> set[str]:
         """The names of those rules whose paths changed, or that do not ask for any."""
@@ -135,11 +130,12 @@ class Triggers:
                 f"what changed in {tip.name} cannot be told: every path is taken to have changed"
             )
             return names
-        if changes.cut or sum(map(len, changes.paths)) > MAX_PATH_CHARACTERS:
+        lists = [rule.spec.on.paths or () for rule in limited]
+        patterns = [pattern for one in lists for pattern in one]
+        if changes.cut or not asked.path_effort.affords(patterns, changes.paths):
             asked.report.say(f"too much changed in {tip.name}: every path is taken to have changed")
             return names
-        lists = PatternLists((rule.spec.on.paths or () for rule in limited), paths=True)
-        chosen = await asyncio.to_thread(lists.chosen, changes.paths)
+        chosen = await asyncio.to_thread(_chosen, lists, changes.paths)
         return names - {rule.spec.name for rule, fits in zip(limited, chosen, strict=True) if not fits}
 
 
@@ -153,13 +149,38 @@ def _rules(tip: Tip, made: Iterable[RuleInfo]) -> dict[str, Rule]:
     return rules
 
 
-def _is_about(rule: Rule, tip: Tip, default_branch: str) -> bool:
-    """Whether a rule names the branch or tag."""
+def _about(rules: Mapping[str, Rule], forced: set[str], asked: _Asked, tip: Tip) -> list[Rule]:
+    """The rules that name the branch or tag, or that whoever pushed names. Raises `TooMuchEffort`."""
+    default = asked.push.repository.default_branch
+    return [
+        rule for name, rule in rules.items() if name in forced or _names(rule, tip, default, asked.effort)
+    ]
+
+
+def _names(rule: Rule, tip: Tip, default_branch: str, effort: Effort) -> bool:
     on = rule.spec.on
     if on.branches is None and on.tags is None:
         return tip.branch == default_branch
     name, patterns = (tip.tag, on.tags) if tip.branch is None else (tip.branch, on.branches)
-    return name is not None and PatternLists([patterns or ()], paths=False).chosen([name])[0]
+    if name is None or not patterns:
+        return False
+    effort.spend(patterns, [name])
+    return PatternLists([patterns], paths=False).chosen([name])[0]
+
+
+def _chosen(lists: Iterable[Sequence[str]], paths: Iterable[str]) -> list[bool]:
+    return PatternLists(lists, paths=True).chosen(paths)
+
+
+def _fulfilled(rules: Iterable[Rule], forced: set[str], asked: _Asked, version: Version) -> list[Rule]:
+    """The rules whose conditions are. Raises `TooMuchEffort`."""
+    has_errors = any(finding.severity is Severity.ERROR for finding in version.findings)
+    return [
+        rule
+        for rule in rules
+        if _is_unconditional(rule, forced)
+        or holds(rule.spec.when, version.summary, has_errors=has_errors, effort=asked.effort)
+    ]
 
 
 def _is_unconditional(rule: Rule, forced: set[str]) -> bool:
@@ -193,9 +214,7 @@ def _tell_of_unknown(asked: _Asked, known: set[str], disabled: set[str]) -> None
 def _tell_of_firing(fired: Fired, *, several: bool, report: Report) -> None:
     spec, tip = fired.match.rule.spec, fired.match.tip
     where = f" for {tip.name}" if several else ""
-    if fired.request is None:
-        report.say(
-            f'"{spec.name}" does not fire{where}: it fired {MAX_PER_PARENT} times for the same request'
-        )
+    if fired.refusal is not None:
+        report.say(f'"{spec.name}" does not fire{where}: {fired.refusal}')
     else:
         report.say(f'{spec.run} "{spec.name}" requested{where} ({fired.request})')

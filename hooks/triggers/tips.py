@@ -62,7 +62,7 @@ class Tips:
         self._objects = objects
 
     async def read(self, repository_id: str, updates: Iterable[RefUpdate]) -> list[Tip]:
-        """The tips of these updates, without those that name no commit, or one that is gone by now.
+        """The tips of these updates, without those that name no commit, or one that is gone or too large.
 
         Raises:
             RepositoryNotFound, Unavailable: as `Snapshots.open`.
@@ -79,9 +79,15 @@ def _tips(packs: PackSet, snapshot: Snapshot, updates: Iterable[RefUpdate]) -> l
             continue
         try:
             revision = resolve_commit(packs, snapshot, update.new)
-        except RevisionNotFound:
+            root = root_of(packs, revision)
+        except (RevisionNotFound, PayloadTooLarge):
             continue
-        found = find(packs, root_of(packs, revision), FILE.encode())
+        try:
+            found = find(packs, root, FILE.encode())
+        except PayloadTooLarge:
+            file = _problem("the directory around this is too large to be read")
+            tips.append(Tip(update, revision.oid, file=file))
+            continue
         if found is None:
             tips.append(Tip(update, revision.oid))
             continue

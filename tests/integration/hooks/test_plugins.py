@@ -23,7 +23,7 @@ import asyncio
 
 class Policy:
     async def before_pack(self, repository, actor, updates):
-        return {one.name: "no such branch" for one in updates if one.name == "refs/heads/bad"}
+        return {one.name: "no such branch\\n\\x1b[2J" for one in updates if one.name == "refs/heads/bad"}
 
     async def check(self, push):
 %s
@@ -104,7 +104,7 @@ async def test_policies_refuse_and_tell(site: Path, settings: Settings) -> None:
     async with open_services(settings) as services:
         repository = await new_repository(services)
         assert "api 1" in await commit(services, repository)
-        with pytest.raises(PushRefused, match="refs/heads/bad: no such branch"):
+        with pytest.raises(PushRefused, match=r"refs/heads/bad: no such branch\\x0a\\x1b\[2J"):
             await services.committer.commit(repository, SYSTEM, "bad", [Put("b", b"1")], "m", start="main")
         with pytest.raises(PushRefused, match="refs/heads/main: stopped") as caught:
             await services.committer.commit(

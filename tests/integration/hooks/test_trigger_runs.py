@@ -81,6 +81,21 @@ async def test_a_run_that_always_names_the_same_request(rig: Rig, monkeypatch: p
     assert len(await rig.events()) == 4
 
 
+async def test_a_run_that_names_the_same_request_and_renames_its_rules(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hooks.triggers.firing.MAX_CHILDREN", 3)
+    await rig.push({FILE: rule("train")})
+    (request,) = await rig.requests()
+    answers = f"run.of={request.id}"
+    said = [
+        await rig.push({FILE: rule(f"r{number}", "from_runs = true")}, answers, by_run=True)
+        for number in range(5)
+    ]
+    assert said[-1] == ['"r4" does not fire: rules fired 3 times for the same request']
+    assert await rig.fired() == ["train", "r0", "r1", "r2"]
+
+
 async def test_a_request_of_another_repository_is_answered_too(rig: Rig) -> None:
     await rig.push({FILE: rule("train", "from_runs = true")})
     (request,) = await rig.requests()

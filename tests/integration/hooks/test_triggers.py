@@ -11,7 +11,7 @@ from core.errors import RepositoryNotFound
 from core.models import RequestKind
 from gitserver.updates import RefUpdate
 from hooks.received import Report
-from hooks.triggers import step
+from hooks.triggers import effort
 from hooks.triggers.spec import RuleSpec
 from tests.support.git_pushes import push as push_refs
 from tests.support.git_world import git
@@ -135,7 +135,7 @@ async def test_what_was_removed_has_changed(rig: Rig) -> None:
 
 
 async def test_too_many_paths_match_everything(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step, "MAX_PATH_CHARACTERS", 20)
+    monkeypatch.setattr(effort, "MAX_EFFORT", 10_000 * 20)
     lines = await rig.push({FILE: rule("a", "on.paths = ['data/']"), "a-rather-long-path": ""})
     assert "too much changed in main: every path is taken to have changed" in lines
     assert await rig.fired() == ["a"]
@@ -204,6 +204,24 @@ async def test_only_a_file_has_rules(rig: Rig, tmp_path: Path, mode: str, what: 
     lines = await rig.run()
     assert lines[0] == f"{FILE}:1:1: this is a {what}; only a file has rules"
     assert await rig.fired() == []
+
+
+async def test_what_is_too_large_to_be_read_holds_nothing_else_up(rig: Rig, tmp_path: Path) -> None:
+    """It will not be smaller at the next try: the push's other branches fire, and the step is done."""
+    work = tmp_path / "work"
+    work.mkdir()
+    git(work, "init", "-q", "-b", "main")
+    (work / FILE).write_text(rule("a", "on.branches = ['**']"))
+    git(work, "add", ".")
+    git(work, "commit", "-q", "-m", "x")
+    git(work, "switch", "-q", "-c", "wordy")
+    git(work, "commit", "-q", "--allow-empty", "-F", "-", data=b"word " * 200_000)
+    pushed = await push_refs(
+        rig.world.git, rig.world.repository, work, ["refs/heads/main", "refs/heads/wordy"]
+    )
+    assert pushed.ok, pushed
+    await rig.run()
+    assert [one.ref for one in await rig.requests()] == ["refs/heads/main"]
 
 
 async def test_deletions_and_other_refs_fire_nothing(rig: Rig) -> None:

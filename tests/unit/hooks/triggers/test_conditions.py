@@ -8,6 +8,7 @@ import pytest
 from hooks.lineage import BaseModel
 from hooks.summary import Summary
 from hooks.triggers.conditions import holds
+from hooks.triggers.effort import Effort, TooMuchEffort
 from hooks.triggers.spec import When
 
 MODEL = Summary(
@@ -63,7 +64,7 @@ MODEL = Summary(
     ],
 )
 def test_conditions(when: dict[str, Any], true: bool) -> None:
-    assert holds(msgspec.convert(when, When), MODEL, has_errors=False) is true
+    assert holds(msgspec.convert(when, When), MODEL, has_errors=False, effort=Effort()) is true
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_conditions(when: dict[str, Any], true: bool) -> None:
     ],
 )
 def test_what_a_commit_does_not_say_fulfils_nothing(when: dict[str, Any]) -> None:
-    assert not holds(msgspec.convert(when, When), Summary(), has_errors=False)
+    assert not holds(msgspec.convert(when, When), Summary(), has_errors=False, effort=Effort())
 
 
 def test_every_condition_is_about_something() -> None:
@@ -87,4 +88,18 @@ def test_every_condition_is_about_something() -> None:
         )
         if name.startswith("max"):
             value = 0
-        assert not holds(msgspec.convert({name: value}, When), MODEL, has_errors=False), name
+        assert not holds(msgspec.convert({name: value}, When), MODEL, has_errors=False, effort=Effort()), name
+
+
+def test_many_long_conditions_on_long_texts_are_not_tried() -> None:
+    """Each alone is fine; together, tried for each rule and branch, they would take minutes."""
+    costly = When(tag=tuple("*a" * 99 + "*b" for _ in range(20)))
+    summary = Summary(tags=("a" * 200,) * 200)
+    effort = Effort()
+
+    def try_all() -> None:
+        for _ in range(1000):
+            assert not holds(costly, summary, has_errors=False, effort=effort)
+
+    with pytest.raises(TooMuchEffort):
+        try_all()
