@@ -6,7 +6,7 @@ links only (invariant I7).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -164,6 +164,26 @@ class Trees:
         stored = await self._objects.find(push.repository.id, {file.lfs for file in files if file.lfs})
         async with Blobs(self._git, push.quarantine.environment()) as blobs:
             yield Tree(push.repository.id, "", Listing(), stored, blobs, self._stores, self._snapshots.root)
+
+    @asynccontextmanager
+    async def holding(self, repository_id: str, files: Collection[TreeFile]) -> AsyncIterator[Tree]:
+        """Published files as they were found before, to be read as those of a tree, without listing one.
+
+        What the tree says of its commit and its files means nothing; what the repository has no more, `has`
+        or `source` tell. Git is only asked for files that are not in LFS.
+
+        Raises:
+            RepositoryNotFound, CacheUnavailable: as `Snapshots.open`.
+            DatabaseUnavailable: try again.
+        """
+        stored = await self._objects.find(repository_id, {file.lfs for file in files if file.lfs})
+        async with AsyncExitStack() as stack:
+            where: dict[str, str] = {}
+            if any(file.lfs is None for file in files):
+                snapshot = await stack.enter_async_context(self._snapshots.open(repository_id))
+                where = {"GIT_DIR": str(snapshot.path)}
+            blobs = await stack.enter_async_context(Blobs(self._git, where))
+            yield Tree(repository_id, "", Listing(), stored, blobs, self._stores, self._snapshots.root)
 
     @asynccontextmanager
     async def _opened(self, repository_id: str, commit: str, where: Mapping[str, str]) -> AsyncIterator[Tree]:

@@ -14,6 +14,7 @@ from hooks.parsing import Parsing
 from hooks.tensors.diff import TensorDiffs
 from hooks.tensors.digester import Digester
 from hooks.tensors.ledger import Ledger
+from hooks.tensors.queueing import DigestQueue
 from hooks.tensors.reading import WeightReader
 from hooks.tensors.step import CompareTensors
 from hooks.trees import Trees
@@ -51,8 +52,9 @@ async def open_understanding(
         trees = Trees(git, snapshots, large_files.objects, large_files.stores)
         versions = Versions(database, trees, parsing)
         ledger, weights = Ledger(database), WeightReader(trees)
-        tensors = TensorDiffs(versions, weights, ledger, settings)
-        digester = Digester(ledger, weights, poll_seconds=settings.poll_seconds)
+        queue = DigestQueue(database, poll_seconds=settings.poll_seconds)
+        tensors = TensorDiffs(versions, weights, ledger, queue, settings)
+        digester = Digester(queue, ledger, weights, poll_seconds=settings.poll_seconds)
         yield Understanding(
             trees=trees,
             parsing=parsing,

@@ -97,7 +97,7 @@ class RepositoryHead(Base):
 
 
 class TensorDigests(Base):
-    """Digests of the tensors in one content, by name: compressed JSON, see `hooks.tensor_digests`."""
+    """Digests of the tensors in one content, by name: compressed JSON, see `hooks.tensors.weights`."""
 
     __tablename__ = "tensor_digests"
 
@@ -107,13 +107,12 @@ class TensorDigests(Base):
 
 
 class TensorDigestTask(Base):
-    """A content whose tensors are to be digested, read at a path of a commit that has it."""
+    """A content whose tensors are to be digested, from a repository that has it; `path` is for people."""
 
     __tablename__ = "tensor_digest_task"
 
     digest: Mapped[str] = mapped_column(String(80), primary_key=True)
     repository_id: Mapped[str] = mapped_column(ForeignKey("repository.id", ondelete="CASCADE"), index=True)
-    commit: Mapped[str] = mapped_column(String(64))
     path: Mapped[str] = mapped_column(Text)
     parser: Mapped[str] = mapped_column(String(32))
     size: Mapped[int] = mapped_column(BigInteger)

@@ -45,13 +45,16 @@ class Difference:
     Attributes:
         unchanged: how many are the same.
         undecided: how many have the same name, shape and type, and content that nobody has compared yet.
+        before, after: how many tensors there are on each side.
+        needs_contents: digests that are not there would tell more: of those, or of what was renamed.
     """
 
-    changes: tuple[TensorChange, ...]
+    changes: tuple[TensorChange, ...] = ()
     unchanged: int = 0
     undecided: int = 0
     before: int = 0
     after: int = 0
+    needs_contents: bool = False
 
     @property
     def counts(self) -> Mapping[Change, int]:
@@ -61,6 +64,9 @@ class Difference:
             for kind in change.kinds:
                 found[kind] += 1
         return found
+
+
+NOTHING = Difference()
 
 
 @dataclass(slots=True)
@@ -89,12 +95,12 @@ def compare(before: Sequence[Tensor], after: Sequence[Tensor]) -> Difference:
             changes.append(TensorChange(old[name], new[name], kinds))
         else:
             unchanged += 1
-    changes += _moved(
-        [old[name] for name in sorted(old.keys() - new.keys())],
-        [new[name] for name in sorted(new.keys() - old.keys())],
-    )
+    removed = [old[name] for name in sorted(old.keys() - new.keys())]
+    added = [new[name] for name in sorted(new.keys() - old.keys())]
+    changes += _moved(removed, added)
     changes.sort(key=lambda change: change.name)
-    return Difference(tuple(changes), unchanged, undecided, len(old), len(new))
+    needs_contents = undecided > 0 or _may_be_renamed(removed, added)
+    return Difference(tuple(changes), unchanged, undecided, len(old), len(new), needs_contents)
 
 
 def _kinds(before: Tensor, after: Tensor) -> tuple[Change, ...] | None:
@@ -128,6 +134,15 @@ def _moved(removed: Sequence[Tensor], added: Sequence[Tensor]) -> list[TensorCha
         changes += [TensorChange(old, None, (Change.REMOVED,)) for old in alike.removed[common:]]
         changes += [TensorChange(None, new, (Change.ADDED,)) for new in alike.added[common:]]
     return changes
+
+
+def _may_be_renamed(removed: Sequence[Tensor], added: Sequence[Tensor]) -> bool:
+    """Whether digests could tell so that are not there."""
+    gone = {(one.shape, one.dtype) for one in removed if one.bytes}
+    unread = {(one.shape, one.dtype) for one in removed if one.bytes and one.digest is None}
+    like = [(one.shape, one.dtype) for one in added if one.bytes]
+    new = {(one.shape, one.dtype) for one in added if one.bytes and one.digest is None}
+    return not (unread.isdisjoint(like) and new.isdisjoint(gone))
 
 
 def _identity(tensor: Tensor) -> tuple[object, ...]:

@@ -1,83 +1,76 @@
-"""Reading files of weights of a revision: their headers, or every byte for the digests."""
+"""Reading files of weights of a repository: their headers, or every byte for the digests."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 
 from hooks.errors import ContentMissing, ContentUnavailable
 from hooks.formats.registry import FORMATS as PARSED
 from hooks.formats.source import Source, SourceUnreadable, TooMuchRead
-from hooks.tensors.weights import FORMATS, Tensor, digested, listed
-from hooks.trees import Tree, Trees
+from hooks.tensors.weights import FORMATS, Weights, digested, listed
+from hooks.trees import Tree, TreeFile, Trees
 from hooks.version import VersionFile
 
 _HEADER_BYTES = {known.name: known.max_bytes for known in PARSED if known.name in FORMATS}
+# A header of 16 MiB may take ten times as much while it is read.
+HEADERS_AT_ONCE = 2
 
 
 class WeightReader:
-    """Opens the tree once for all files that are asked for together. Files are of one of `weights.FORMATS`.
-
-    Every method raises `RevisionNotFound` and `Unavailable` as `Trees.open` does.
-    """
+    """Opens files of weights, which are of one of `weights.FORMATS`."""
 
     def __init__(self, trees: Trees) -> None:
         self._trees = trees
+        self._headers = asyncio.Semaphore(HEADERS_AT_ONCE)
 
-    async def list(
-        self, repository_id: str, commit: str, files: Iterable[VersionFile]
-    ) -> dict[str, Sequence[Tensor]]:
-        """The tensors without digests, by the digest of their file; none for what cannot be read.
+    @asynccontextmanager
+    async def open(self, repository_id: str, files: Collection[VersionFile]) -> AsyncIterator["OpenWeights"]:
+        """Some files of a repository, as one of its versions names them.
 
-        Reads the headers only.
+        Raises:
+            RepositoryNotFound, Unavailable: as `Trees.holding`.
         """
-        return await self._each(
-            repository_id, commit, files, lambda file: _HEADER_BYTES[file.parser or ""], listed
-        )
+        async with self._trees.holding(repository_id, [_tree_file(file) for file in files]) as tree:
+            yield OpenWeights(tree, self._headers)
 
-    async def digest(
-        self, repository_id: str, commit: str, files: Iterable[VersionFile]
-    ) -> dict[str, Sequence[Tensor]]:
+
+class OpenWeights:
+    """Files that can be read. What reads raises `ContentMissing` and `ContentUnavailable`."""
+
+    def __init__(self, tree: Tree, headers: asyncio.Semaphore) -> None:
+        self._tree = tree
+        self._headers = headers
+
+    def has(self, file: VersionFile) -> bool:
+        """Whether the repository has the content, so that its people may know what is in it."""
+        return self._tree.has(_tree_file(file))
+
+    async def list(self, file: VersionFile) -> Weights:
+        """The tensors without digests; reads the header only."""
+        async with self._headers:
+            return await self._read(file, _HEADER_BYTES[file.parser or ""], listed)
+
+    async def digest(self, file: VersionFile) -> Weights:
         """The tensors with digests. Reads every byte; a cancelled caller stops it within one piece."""
-        wanted = True
+        return await self._read(file, file.size + _HEADER_BYTES[file.parser or ""], digested)
 
-        def read(source: Source, kind: str) -> Sequence[Tensor]:
-            return digested(source, kind, lambda: wanted)
-
+    async def _read(
+        self, file: VersionFile, allowance: int, read: Callable[[Source, str], Weights]
+    ) -> Weights:
         try:
-            return await self._each(
-                repository_id, commit, files, lambda file: file.size + _HEADER_BYTES[file.parser or ""], read
-            )
-        finally:
-            wanted = False
-
-    async def _each(
-        self,
-        repository_id: str,
-        commit: str,
-        files: Iterable[VersionFile],
-        allowance: Callable[[VersionFile], int],
-        read: Callable[[Source, str], Sequence[Tensor]],
-    ) -> dict[str, Sequence[Tensor]]:
-        found: dict[str, Sequence[Tensor]] = {}
-        wanted = list(files)
-        if not wanted:
-            return found
-        async with self._trees.open(repository_id, commit) as tree:
-            for file in wanted:
-                if file.digest not in found:
-                    found[file.digest] = await _read(tree, file, allowance(file), read)
-        return found
+            async with self._tree.source(_tree_file(file), allowance) as source:
+                return await asyncio.to_thread(read, source, file.parser or "")
+        except TooMuchRead:
+            return None
+        except ContentMissing:
+            raise
+        except SourceUnreadable as error:
+            message = f"the weights cannot be read just now: {error}"
+            raise ContentUnavailable(message, path=file.path) from error
 
 
-async def _read(
-    tree: Tree, file: VersionFile, allowance: int, read: Callable[[Source, str], Sequence[Tensor]]
-) -> Sequence[Tensor]:
-    there = tree.files.get(file.path)
-    if there is None or there.digest != file.digest:
-        return ()
-    try:
-        async with tree.source(there, allowance) as source:
-            return await asyncio.to_thread(read, source, file.parser or "")
-    except (ContentMissing, TooMuchRead):
-        return ()
-    except SourceUnreadable as error:
-        raise ContentUnavailable(f"the weights cannot be read just now: {error}", path=file.path) from error
+def _tree_file(file: VersionFile) -> TreeFile:
+    kind, _, oid = file.digest.partition(":")
+    if kind == "sha256":
+        return TreeFile(file.path, "", file.size, oid)
+    return TreeFile(file.path, oid, file.size)

@@ -82,7 +82,6 @@ def upgrade() -> None:
         "tensor_digest_task",
         sa.Column("digest", sa.String(length=80), nullable=False),
         sa.Column("repository_id", sa.String(length=32), nullable=False),
-        sa.Column("commit", sa.String(length=64), nullable=False),
         sa.Column("path", sa.Text(), nullable=False),
         sa.Column("parser", sa.String(length=32), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
@@ -199,6 +198,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_trigger_request_listed", "trigger_request", ["repository_id", "created_at"])
     op.create_index("ix_trigger_request_parent", "trigger_request", ["parent", "rule"])
+    # Nobody could subscribe before, so there is nobody to tell.
+    op.execute("UPDATE outbox_event SET handled_at = created_at WHERE handled_at IS NULL")
     # Before the deliveries: PostgreSQL cascades in this order, and whoever delivers locks streams first.
     op.create_table(
         "webhook_stream",
