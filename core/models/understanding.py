@@ -14,8 +14,8 @@ from core.models.base import Base, Bytewise, Identity, Timestamp, now
 class PostReceiveTask(Base):
     """A push whose post-receive steps are not all done. Held by one worker until `leased_until`.
 
-    `done` names the steps that are, so that a restart goes on where a crash ended. The tasks of one repository
-    are its queue; `attempts` counts how often this one was taken up.
+    `done` names the steps that are, so that a restart goes on where a crash ended. The tasks of one
+    repository are its queue; `attempts` counts how often this one was taken up.
     """
 
     __tablename__ = "post_receive_task"

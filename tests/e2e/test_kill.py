@@ -177,7 +177,7 @@ async def test_repack(point: str, engine: Engine, tmp_path: Path, databases: Dat
 
 def test_no_point_is_forgotten() -> None:
     """Each family has tests: above, with large files, stores or hooks. A new one needs new ones."""
-    elsewhere = ("lfs.", "storage.", "hooks.", "metadata.")
+    elsewhere = ("lfs.", "storage.", "hooks.", "metadata.", "tensors.", "trigger.", "webhook.")
     assert {name for name in KNOWN if not name.startswith(elsewhere)} == {
         *PUSH_POINTS,
         *REPACK_POINTS,
