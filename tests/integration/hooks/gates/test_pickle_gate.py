@@ -70,7 +70,7 @@ def in_array(data: object) -> bytes:
 )
 async def test_each_kind_of_file(gated: Gated, path: str, bad: bytes, good: bytes, in_lfs: bool) -> None:
     async def put(data: bytes) -> None:
-        await gated.commit(**({"lfs": {path: data}} if in_lfs else {"files": {path: data}}))
+        await (gated.commit(lfs={path: data}) if in_lfs else gated.commit({path: data}))
 
     await gated.commit({"README.md": b"hello"})
     assert (await gated.push()).ok

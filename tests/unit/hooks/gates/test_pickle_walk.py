@@ -36,7 +36,7 @@ class Anything:
         pass
 
 
-class Watched(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class Watched(pickle._Unpickler):
     """The unpickler itself, which notes what it imports and gets nothing of it."""
 
     def __init__(self, data: bytes) -> None:
