@@ -167,15 +167,18 @@ class GatesSettings(Section, frozen=True):
     override: Literal["nobody", "admin", "write"] = "admin"
 
 
+_YEAR_HOURS = 24 * 366
+
+
 class WebhooksSettings(Section, frozen=True):
     """How subscribers are told."""
 
     concurrent_deliveries: _Positive = 16
-    timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 10.0
-    retry_hours: Annotated[float, msgspec.Meta(ge=0)] = 24.0
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 10.0
+    retry_hours: Annotated[float, msgspec.Meta(ge=0, le=_YEAR_HOURS)] = 24.0
     first_retry_seconds: Annotated[float, msgspec.Meta(gt=0)] = 5.0
     max_retry_seconds: _Positive = 3600
-    pause_after_hours: Annotated[float, msgspec.Meta(gt=0)] = 72.0
+    pause_after_hours: Annotated[float, msgspec.Meta(gt=0, le=_YEAR_HOURS)] = 72.0
     max_per_scope: _Positive = 50
     max_payload_bytes: _Positive = 1024**2
     keep_days: _Positive = 30

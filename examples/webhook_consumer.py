@@ -34,7 +34,7 @@ class Consumer(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length[:12]) > MAX_BYTES:
+        if not length.isdecimal() or len(length) > 12 or int(length) > MAX_BYTES:
             return self.send_error(413 if length else 411)
         body = self.rfile.read(int(length))
         if not is_genuine(self.headers, body):

@@ -22,7 +22,7 @@ from core.outbox import EventName, emit, identity
 from core.settings import WebhooksSettings
 from webhooks.outcomes import Answer, Outcome
 from webhooks.scopes import ScopeKind
-from webhooks.streams import StreamKey, cancel_pending, first_unfinished, halt, lock_webhook
+from webhooks.streams import StreamKey, cancel_pending, first_unfinished, halt, lock_streams, lock_webhook
 
 log = structlog.get_logger(__name__)
 
@@ -132,6 +132,8 @@ class Claims:
         moment = now()
         async with self._database.transaction() as session:
             webhook = await lock_webhook(session, claim.webhook_id)
+            if webhook is not None and self._ends(webhook, answer, moment):
+                await lock_streams(session, webhook.id)
             key = (claim.webhook_id, claim.repository_id)
             stream = await session.get(DeliveryStream, key, with_for_update=True)
             delivery = await session.get(
@@ -172,7 +174,8 @@ class Claims:
             if counts:
                 _finish(delivery, DeliveryState.DELIVERED, moment)
             return None
-        if answer.outcome is Outcome.INTERRUPTED or not counts:
+        # What a former URL answered says nothing about the present one.
+        if answer.outcome is Outcome.INTERRUPTED or not counts or claim.url != webhook.url:
             return None
         delivery.failures += 1
         delivery.failing_since = delivery.failing_since or moment
@@ -183,14 +186,23 @@ class Claims:
             delivery.state, delivery.finished_at = DeliveryState.CANCELLED, moment
             await _pause(session, webhook, "the receiver answered that it is gone for good (410)")
             return None
-        hours = self._settings.pause_after_hours
-        if webhook.active and moment - webhook.failing_since >= timedelta(hours=hours):
-            await _pause(session, webhook, f"nothing could be delivered for {hours:g} hours: {answer.error}")
+        if self._ends(webhook, answer, moment):
+            hours = self._settings.pause_after_hours
+            await _pause(session, webhook, f"nothing could be delivered for {hours:g} hours: {_last(answer)}")
         deadline = delivery.failing_since + timedelta(hours=self._settings.retry_hours)
         if moment >= deadline:
             _finish(delivery, DeliveryState.DEAD, moment)
             return None
         return min(deadline, moment + self._pause_before_retry(delivery.failures, answer.retry_after))
+
+    def _ends(self, webhook: Webhook, answer: Answer, moment: datetime) -> bool:
+        """Whether this answer, if it counts, pauses the subscription."""
+        if answer.outcome is Outcome.GONE:
+            return True
+        if answer.outcome in (Outcome.DELIVERED, Outcome.INTERRUPTED) or not webhook.active:
+            return False
+        since = webhook.failing_since or moment
+        return moment - since >= timedelta(hours=self._settings.pause_after_hours)
 
     def _pause_before_retry(self, failures: int, retry_after: float | None) -> timedelta:
         longest = float(self._settings.max_retry_seconds)
@@ -207,6 +219,12 @@ def _is_due() -> ColumnElement[bool]:
 
 def _finish(delivery: Delivery, state: DeliveryState, at: datetime) -> None:
     delivery.state, delivery.finished_at = state, at
+
+
+def _last(answer: Answer) -> str:
+    """How the last attempt ended; not the text of its error, as redirects may repeat a secret of the URL."""
+    status = "" if answer.status is None else f" with status {answer.status}"
+    return f"the last attempt ended as {answer.outcome}{status}"
 
 
 def _record_of(claim: Claim, answer: Answer) -> Update:

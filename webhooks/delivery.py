@@ -98,6 +98,10 @@ class Deliveries:
             except asyncio.CancelledError:
                 await self._surely_record(claim, Answer(Outcome.INTERRUPTED, error="the server was stopped"))
                 raise
+            except Exception:
+                # It counts as a failure, so that a delivery that cannot be sent does not block for ever.
+                log.exception("webhook.attempt_fault", delivery_id=claim.delivery_id)
+                answer = Answer(Outcome.FAILED, error="a fault in the server; its log has the details")
             failpoints.reach(AFTER_SEND)
             await self._surely_record(claim, answer)
         except Exception:

@@ -41,6 +41,8 @@ BEFORE_COMMIT = failpoints.declare(
 )
 
 _EVENTS = 100
+# Of bodies in one transaction, and those of one event more: others write too.
+_CHARACTERS = 8 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +114,19 @@ class Fanout:
             events = (await session.scalars(_unhandled().limit(_EVENTS).with_for_update())).all()
             places = await _places(session, events)
             webhooks = await _webhooks(session, places.values())
-            deliveries = [
-                delivery
-                for event in events
-                for delivery in self._deliveries(event, places[event.id], webhooks)
-            ]
+            deliveries: list[Delivery] = []
+            ids: list[int] = []
+            written = 0
+            for event in events:
+                for delivery in self._deliveries(event, places[event.id], webhooks):
+                    deliveries.append(delivery)
+                    written += len(delivery.body)
+                ids.append(event.id)
+                if written > _CHARACTERS:
+                    break
             session.add_all(deliveries)
             await session.flush()
             await feed(session, {(one.webhook_id, one.repository_id) for one in deliveries})
-            ids = [event.id for event in events]
             await session.execute(update(OutboxEvent).where(OutboxEvent.id.in_(ids)).values(handled_at=now()))
             failpoints.reach(BEFORE_COMMIT)
         if deliveries:

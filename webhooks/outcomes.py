@@ -9,7 +9,7 @@ class Outcome(StrEnum):
     """Stored with the attempt. An attempt without one is under way, or its process died with it."""
 
     DELIVERED = "delivered"  # status 2xx
-    FAILED = "failed"  # any other status
+    FAILED = "failed"  # any other status, or a fault in the server
     REDIRECTED = "redirected"  # status 3xx, which is never followed
     GONE = "gone"  # status 410: the receiver wants nothing any more
     TIMEOUT = "timeout"

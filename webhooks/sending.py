@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 
-from aiohttp import ClientConnectorError, ClientError, ClientResponse, ClientTimeout
+from aiohttp import ClientConnectorError, ClientError, ClientResponse, ClientResponseError, ClientTimeout
 from yarl import URL
 
 from webhooks.addresses import IPAddress
@@ -42,6 +42,9 @@ class Sender:
             return attempt.ended(Outcome.REFUSED, error.message)
         except DestinationUnknown as error:
             return attempt.ended(Outcome.UNREACHABLE, error.message)
+        except ClientResponseError as error:
+            # Its text ends with the URL, which may hold a secret.
+            return attempt.ended(Outcome.UNREACHABLE, _one_line(f"this is no HTTP: {error.message}"))
         except (ClientError, OSError, ValueError) as error:
             return attempt.ended(Outcome.UNREACHABLE, _one_line(str(error) or type(error).__name__))
 
@@ -136,7 +139,7 @@ def _retry_after(response: ClientResponse) -> float | None:
         return float(text[:9])
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for years and zones that no clock has
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -11,11 +11,10 @@ from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, exists, func, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.models import Delivery, DeliveryState, DeliveryStream, Webhook, now
+from core.upsert import insert_into
 
 StreamKey = tuple[int, str]  # a webhook's id and a repository's id, or "" for none
 
@@ -28,14 +27,13 @@ async def feed(session: AsyncSession, keys: Collection[StreamKey], *, at_once: b
 
     With `at_once` those that wait to try again become due now as well.
     """
-    insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgresql_insert
     ordered = sorted(keys)  # whoever feeds the same streams queues, instead of dead-locking
     for start in range(0, len(ordered), _ROWS):
         rows = [
             {"webhook_id": webhook_id, "repository_id": repository_id, "due_at": now()}
             for webhook_id, repository_id in ordered[start : start + _ROWS]
         ]
-        statement = insert(DeliveryStream).values(rows)
+        statement = insert_into(session, DeliveryStream).values(rows)
         due = statement.excluded.due_at
         kept = due if at_once else func.coalesce(DeliveryStream.due_at, due)
         await session.execute(
@@ -72,7 +70,7 @@ async def halt(session: AsyncSession, webhook: Webhook, reason: str | None) -> N
     `reason` is why the server does it; None when somebody asked for it.
     """
     webhook.active, webhook.paused_reason, webhook.updated_at = False, reason, now()
-    await _lock_streams(session, webhook.id)
+    await lock_streams(session, webhook.id)
     await session.execute(
         update(DeliveryStream).where(DeliveryStream.webhook_id == webhook.id).values(due_at=None)
     )
@@ -82,7 +80,7 @@ async def start(session: AsyncSession, webhook: Webhook) -> None:
     """Goes on with a locked subscription: what is pending is due, and the time to try it begins anew."""
     webhook.active, webhook.paused_reason, webhook.updated_at = True, None, now()
     webhook.failures, webhook.failing_since = 0, None
-    await _lock_streams(session, webhook.id)
+    await lock_streams(session, webhook.id)
     await session.execute(
         update(DeliveryStream)
         .where(DeliveryStream.webhook_id == webhook.id, _has_unfinished())
@@ -96,7 +94,7 @@ async def start(session: AsyncSession, webhook: Webhook) -> None:
 
 
 async def cancel_pending(session: AsyncSession, webhook_id: int, *, at: datetime) -> None:
-    """Nothing that waits for a locked subscription is delivered any more."""
+    """Nothing that waits for a locked subscription, whose streams are locked too, is delivered any more."""
     await session.execute(
         update(Delivery)
         .where(Delivery.webhook_id == webhook_id, Delivery.finished_at.is_(None))
@@ -104,7 +102,8 @@ async def cancel_pending(session: AsyncSession, webhook_id: int, *, at: datetime
     )
 
 
-async def _lock_streams(session: AsyncSession, webhook_id: int) -> None:
+async def lock_streams(session: AsyncSession, webhook_id: int) -> None:
+    """All streams of a locked subscription; whoever needs more than one of them takes them so, first."""
     # In the order of `feed`.
     streams = select(DeliveryStream.repository_id).where(DeliveryStream.webhook_id == webhook_id)
     await session.execute(streams.order_by(DeliveryStream.repository_id).with_for_update())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, exists, select, tuple_
 
 from core.database import Database
 from core.errors import ModelyardError
@@ -80,11 +80,21 @@ class Upkeep:
             events += len(numbers)
             if len(numbers) < _ROWS:
                 break
-        async with self._database.transaction() as session:
-            anything = exists().where(
-                Delivery.webhook_id == DeliveryStream.webhook_id,
-                Delivery.repository_id == DeliveryStream.repository_id,
-            )
-            idle = delete(DeliveryStream).where(DeliveryStream.due_at.is_(None), ~anything)
-            await session.execute(idle)
+        key = tuple_(DeliveryStream.webhook_id, DeliveryStream.repository_id)
+        anything = exists().where(
+            Delivery.webhook_id == DeliveryStream.webhook_id,
+            Delivery.repository_id == DeliveryStream.repository_id,
+        )
+        while True:
+            async with self._database.transaction() as session:
+                idle = (
+                    select(DeliveryStream.webhook_id, DeliveryStream.repository_id)
+                    .where(DeliveryStream.due_at.is_(None), ~anything)
+                    .limit(_ROWS)
+                    .with_for_update(skip_locked=True)
+                )
+                keys = [(one.webhook_id, one.repository_id) for one in await session.execute(idle)]
+                await session.execute(delete(DeliveryStream).where(key.in_(keys)))
+            if len(keys) < _ROWS:
+                break
         return UpkeepReport(events, deliveries)

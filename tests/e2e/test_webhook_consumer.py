@@ -4,7 +4,9 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -64,6 +66,18 @@ def push(yard: Yard, path: str) -> str:
     return git("rev-parse", "HEAD").strip()
 
 
+def status_of_length(url: str, length: str) -> int:
+    """What is answered to a request that announces so many bytes."""
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=5)
+    try:
+        connection.putrequest("POST", "/")
+        connection.putheader("Content-Length", length)
+        connection.endheaders()
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 async def test_the_example_consumer_is_told_of_a_push(
     yard: Yard, program: Program, consumer: PrintingChild, secret: str
 ) -> None:
@@ -87,6 +101,7 @@ async def test_the_example_consumer_is_told_of_a_push(
     for forged in (headers, {}):
         answer = await asyncio.to_thread(requests.post, consumer.url, data=b"{}", headers=forged, timeout=10)
         assert answer.status_code == 401
+    assert await asyncio.to_thread(status_of_length, consumer.url, f"{0:012}99999999999") == 413
     pinged = (await asyncio.to_thread(program.run, "webhook", "ping", path, found, "--json")).json
     assert (pinged["outcome"], pinged["status"]) == ("delivered", 204)
     lines = await asyncio.to_thread(consumer.wait_for, 2)

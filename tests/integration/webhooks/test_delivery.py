@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from aiohttp import web
 from sqlalchemy import select
 
 from core.access import SYSTEM
@@ -13,13 +14,15 @@ from core.database import Database
 from core.models import AuditEntry, DeliveryState, DeliveryStream, OutboxEvent, Webhook
 from core.outbox import EventName
 from tests.support.webhook_receiver import (
+    Received,
     Receiver,
     answering,
     one_after_the_other,
     silent,
 )
-from tests.support.webhook_world import WebhookWorld, webhook_world
+from tests.support.webhook_world import KEY, WebhookWorld, webhook_world
 from webhooks.outcomes import Outcome
+from webhooks.sealing import SecretBox
 
 
 async def due_in(world: WebhookWorld) -> float:
@@ -169,7 +172,18 @@ async def test_retry_after_is_heeded(database: Database, receiver: Receiver, for
         assert 55 < await due_in(world) <= 60
 
 
-@pytest.mark.parametrize("text", ["99999999999999", "soon", "-5", "Sat, 31 Feb 2026 99:00:00 GMT", "1e9"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "99999999999999",
+        "soon",
+        "-5",
+        "Sat, 31 Feb 2026 99:00:00 GMT",
+        "1e9",
+        "Mon, 1 Jan 99999999999 00:00:00 GMT",
+        "Mon, 1 Jan 2024 00:00:00 +99999999999999",
+    ],
+)
 async def test_retry_after_has_its_limits(database: Database, receiver: Receiver, text: str) -> None:
     receiver.behave = answering(503, headers={"Retry-After": text})
     async with webhook_world(database, max_retry_seconds=100) as world:
@@ -177,6 +191,7 @@ async def test_retry_after_has_its_limits(database: Database, receiver: Receiver
         await world.happen(1)
         assert await world.tell() >= 1
         assert await due_in(world) <= 100
+        assert {one.status for one in await world.attempts()} == {503}
 
 
 async def test_retry_after_means_nothing_with_other_statuses(world: WebhookWorld, receiver: Receiver) -> None:
@@ -232,6 +247,72 @@ async def test_a_subscription_that_only_fails_is_paused(database: Database, rece
         await world.notifying.subscriptions.resume(world.ann, world.scope, webhook_id)
         await world.tell()
         assert [one.data["push_id"] for one in receiver.requests[tried + 1 :]] == [1, 2]
+
+
+@pytest.mark.parametrize("answer", ["redirect", "no HTTP"])
+async def test_a_notice_of_a_pause_says_nothing_of_the_url(database: Database, answer: str) -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n")
+        path = request.split()[1]
+        redirect = b"HTTP/1.1 301 Moved\r\nContent-Length: 0\r\nLocation: " + path + b"/\r\n\r\n"
+        writer.write(redirect if answer == "redirect" else b"SSH-2.0-OpenSSH_9.9\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(behave, "127.0.0.1", 0)
+    async with server, webhook_world(database, pause_after_hours=0.1 / 3600) as world:
+        port = server.sockets[0].getsockname()[1]
+        webhook_id, _ = await world.subscribe(f"http://127.0.0.1:{port}/token-1234", "push")
+        await world.happen(1)
+        while (await world.notifying.subscriptions.get(world.ann, world.scope, webhook_id)).active:
+            await world.tell()
+            await asyncio.sleep(0.01)
+        info = await world.notifying.subscriptions.get(world.ann, world.scope, webhook_id)
+        assert "hours: the last attempt ended as " in str(info.paused_reason)
+        async with database.read() as session:
+            notices = list(
+                await session.scalars(
+                    select(OutboxEvent.payload).where(OutboxEvent.name == EventName.WEBHOOK_PAUSED)
+                )
+            )
+            entries = list(await session.scalars(select(AuditEntry.details)))
+        assert len(notices) == 1
+        assert "1234" not in f"{info.paused_reason} {notices} {entries}"
+        if answer == "no HTTP":
+            assert "1234" not in " ".join(str(one.error) for one in await world.attempts())
+
+
+async def test_what_a_former_url_answers_says_nothing_about_the_present_one(
+    world: WebhookWorld, receiver: Receiver
+) -> None:
+    webhook_id, _ = await world.subscribe(f"{receiver.base}/old")
+
+    async def behave(received: Received) -> web.StreamResponse:
+        if received.path != "/old":
+            return await answering(200)(received)
+        await world.notifying.subscriptions.update(
+            world.ann, world.scope, webhook_id, url=f"{receiver.base}/new"
+        )
+        return await answering(410)(received)
+
+    receiver.behave = behave
+    await world.happen(1)
+    await world.tell()
+    assert [one.path for one in receiver.requests] == ["/old", "/new"]
+    assert [one.outcome for one in await world.attempts()] == ["gone", "delivered"]
+    info = await world.notifying.subscriptions.get(world.ann, world.scope, webhook_id)
+    assert info.active
+
+
+async def test_a_fault_of_the_server_is_a_failed_attempt(database: Database, receiver: Receiver) -> None:
+    async with webhook_world(database, retry_hours=0.0) as world:
+        webhook_id, _ = await world.subscribe(receiver)
+        async with database.transaction() as session:
+            webhook = await session.get_one(Webhook, webhook_id)
+            webhook.secrets = SecretBox(KEY).seal(webhook_id, [])  # which nothing makes
+        await world.happen(1)
+        await world.tell()
+        assert [one.outcome for one in await world.attempts()] == ["failed"]
+        assert [one.state for one in await world.deliveries()] == [DeliveryState.DEAD]
 
 
 async def test_a_payload_that_is_too_long_loses_its_details(database: Database, receiver: Receiver) -> None:

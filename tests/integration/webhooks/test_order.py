@@ -6,19 +6,22 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import pytest
 from aiohttp import web
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from core.database import Database
-from core.models import DeliveryState, DeliveryStream, OutboxEvent
+from core.models import Delivery, DeliveryState, DeliveryStream, OutboxEvent
 from core.outbox import EventName, emit
 from core.settings import Settings
 from gitserver.publish import lock_repository
 from modelyard.notifying import Notifying, open_notifying
 from tests.support.webhook_receiver import Received, Receiver, answering, running_receiver, silent
 from tests.support.webhook_world import KEY, WebhookWorld, webhook_settings, webhook_world
+from webhooks import fanout
 from webhooks.outcomes import Answer, Outcome
 from webhooks.scopes import WebhookScope
+from webhooks.streams import feed
 
 OWNER = WebhookScope(owner="ann")
 
@@ -203,3 +206,58 @@ async def test_commits_are_told_without_waiting_for_the_next_look(
             for number in range(3):
                 await world.happen(number)
                 await receiver.wait_for(number + 1)
+
+
+async def test_an_end_queues_behind_those_who_claim_and_feed(world: WebhookWorld, receiver: Receiver) -> None:
+    """An answer of 410 ends all streams of a subscription, locked in the order of all others."""
+    webhook_id, _ = await world.subscribe(receiver, "push", scope=OWNER)
+    repositories = [world.repository, await world.core.repository("ann/other")]
+    for number, repository in enumerate(repositories):
+        await world.happen(number, repository=repository)
+    await world.notifying.fanout.run_due()
+    first, last = sorted((webhook_id, one.id) for one in repositories)
+    claims = world.notifying.deliveries._claims
+    (claim,) = await claims.claim(10, {}, last)
+    async with world.database.transaction() as session:
+        await session.get_one(DeliveryStream, first, with_for_update=True)
+        ending = asyncio.ensure_future(claims.complete(claim, Answer(Outcome.GONE)))
+        await asyncio.sleep(0.3)
+        await session.execute(update(Delivery).where(Delivery.repository_id == first[1]).values(attempts=1))
+        await feed(session, [last])
+    await ending
+    assert [one.state for one in await world.deliveries()] == [DeliveryState.CANCELLED] * 2
+
+
+async def test_upkeep_waits_for_nobody_who_feeds(world: WebhookWorld, receiver: Receiver) -> None:
+    webhook_id, _ = await world.subscribe(receiver, "push", scope=OWNER)
+    first, last = (webhook_id, "a" * 32), (webhook_id, "b" * 32)
+    for key in (last, first):
+        async with world.database.transaction() as session:
+            await feed(session, [key])
+            await session.execute(update(DeliveryStream).values(due_at=None))
+    async with world.database.transaction() as session:
+        await feed(session, [first])
+        upkeep = asyncio.ensure_future(world.notifying.upkeep.run())
+        await asyncio.sleep(0.3)
+        await feed(session, [last])
+    await upkeep
+    async with world.database.transaction() as session:
+        await session.execute(update(DeliveryStream).values(due_at=None))
+    await world.notifying.upkeep.run()
+    async with world.database.read() as session:
+        assert (await session.scalars(select(DeliveryStream))).all() == []
+
+
+async def test_long_bodies_are_written_in_several_transactions(
+    world: WebhookWorld, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fanout, "_CHARACTERS", 2000)
+    await world.subscribe(receiver, "push", scope=OWNER)
+    for number in range(6):
+        await world.happen(number, note="x" * 1000)
+    assert await world.notifying.fanout.run_due() == 6
+    async with world.database.read() as session:
+        pushes = select(OutboxEvent.handled_at).where(OutboxEvent.name == EventName.PUSH)
+        assert len(set(await session.scalars(pushes))) == 3
+    await world.tell()
+    assert [one.data["push_id"] for one in receiver.accepted] == list(range(6))
