@@ -5,10 +5,12 @@ start instead of failing in the middle. PostgreSQL runs units of work at READ CO
 locks, and reads at REPEATABLE READ, so that a read sees one snapshot on both.
 """
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import msgspec
 from sqlalchemy import event, text
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
@@ -58,6 +60,7 @@ class Database:
             pool_size=settings.pool_size,
             max_overflow=settings.pool_size,
             pool_timeout=settings.busy_seconds,
+            json_serializer=_json,
             **arguments,
         )
         self._snapshots = self.engine
@@ -131,6 +134,11 @@ class Database:
     async def close(self) -> None:
         """Closes every connection."""
         await self.engine.dispose()
+
+
+def _json(value: Any) -> str:
+    """What goes into a JSON column: a `msgspec.Raw` as it is, because it is JSON already."""
+    return bytes(value).decode() if isinstance(value, msgspec.Raw) else json.dumps(value)
 
 
 @contextmanager

@@ -13,8 +13,11 @@ from hooks.parsed_tree import ParsedFile, ParsedTree, counted
 
 MOST_SPLITS: Final = 200
 _MOST_COLUMNS: Final = 500
-# Patterns times files; above it the card's patterns are not worth the time.
-_MOST_MATCHES: Final = 300_000
+# What matching the card's patterns may cost; above it, two seconds at most, they are not worth the time.
+_MOST_MATCHES: Final = 300_000  # patterns times files
+_MOST_COMPARED: Final = 1_000_000_000  # characters of patterns times characters of paths
+# Directories; those below them count as one.
+_DEEPEST: Final = 30
 _FORMATS: Final = ("parquet", "jsonl", "csv")
 _WORDS: Final = {
     "train": ("train", "training"),
@@ -95,6 +98,8 @@ def _configured(
     if len(wanted) * len(files) > _MOST_MATCHES:
         return {}
     by_path = {file.path: file for file in files}
+    if sum(len(pattern) for _, _, pattern in wanted) * sum(map(len, by_path)) > _MOST_COMPARED:
+        return {}
     groups: defaultdict[tuple[str, str], dict[str, ParsedFile]] = defaultdict(dict)
     for config, split, pattern in wanted:
         group = groups[config, split]
@@ -131,7 +136,7 @@ def _guessed(files: Iterable[ParsedFile]) -> dict[tuple[str, str], list[ParsedFi
 
 
 def _place(file: ParsedFile) -> tuple[str, str]:
-    parts = file.directory.split("/") if file.directory else []
+    parts = file.directory.split("/", _DEEPEST) if file.directory else []
     named = [_split_in(part) for part in parts]
     split = _split_in(file.name.rpartition(".")[0]) or next((one for one in reversed(named) if one), "train")
     rest = [part for part, one in zip(parts, named, strict=True) if one is None and part != "data"]

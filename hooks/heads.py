@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import Any
 
 import msgspec
 import structlog
-from sqlalchemy import ColumnElement, delete, exists, or_, select
+from sqlalchemy import ColumnElement, delete, exists, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.database import Database
@@ -31,35 +30,47 @@ from hooks.versions import Versions, store
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 100
-_PATIENCE_SECONDS = 600.0
+# A look at a hundred thousand repositories takes the database a second.
+_POLL_SECONDS = 600.0
+_PATIENCE_SECONDS = 300.0
 
 
 class Heads:
     """Follows default branches: pushes move them, and so does choosing another one."""
 
-    def __init__(self, database: Database, versions: Versions, *, poll_seconds: float = 30.0) -> None:
+    def __init__(
+        self, database: Database, versions: Versions, *, poll_seconds: float = _POLL_SECONDS
+    ) -> None:
         self._database = database
         self._versions = versions
         self._poll_seconds = poll_seconds
         self._hinted = asyncio.Event()
+        self._hints: set[str] = set()
         # Repositories that cannot be followed just now, and since when.
         self._failed: dict[str, float] = {}
 
-    def hint(self) -> None:
-        """Some default branch is another one now: look soon."""
+    def hint(self, repository_id: str) -> None:
+        """The default branch of this repository is another one now: look soon."""
+        self._hints.add(repository_id)
         self._hinted.set()
 
     async def run_forever(self) -> None:
-        """Catches up now and then, and when it is told to."""
+        """Catches up now and then, and follows single branches when it is told to."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_hints())
+            while True:
+                try:
+                    await self.catch_up()
+                except ModelyardError as error:
+                    log.warning("heads.failed", reason=error.message)
+                await asyncio.sleep(self._poll_seconds)
+
+    async def _follow_hints(self) -> None:
         while True:
-            try:
-                await self.catch_up()
-            except ModelyardError as error:
-                log.warning("heads.failed", reason=error.message)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_seconds):
-                    await self._hinted.wait()
+            await self._hinted.wait()
             self._hinted.clear()
+            while self._hints:
+                await self._try(self._hints.pop())
 
     async def catch_up(self) -> int:
         """Follows every branch that nobody follows; returns how many.
@@ -68,19 +79,25 @@ class Heads:
         the code understood. Whatever a queued push will do is left to it.
         """
         followed, after = 0, ""
+        patient = time.monotonic() - _PATIENCE_SECONDS
+        self._failed = {one: since for one, since in self._failed.items() if since > patient}
         while behind := await self._behind(after):
             after = behind[-1]
             for repository_id in behind:
-                since = self._failed.get(repository_id)
-                if since is not None and time.monotonic() - since < _PATIENCE_SECONDS:
-                    continue
-                try:
-                    followed += await self.follow(repository_id)
-                    self._failed.pop(repository_id, None)
-                except ModelyardError as error:
-                    self._failed[repository_id] = time.monotonic()
-                    log.info("heads.not_followed", repository_id=repository_id, reason=error.message)
+                if repository_id not in self._failed:
+                    followed += await self._try(repository_id)
         return followed
+
+    async def _try(self, repository_id: str) -> bool:
+        try:
+            return await self.follow(repository_id)
+        except ModelyardError as error:
+            log.info("heads.not_followed", repository_id=repository_id, reason=error.message)
+        except Exception:
+            # A fault that one repository brings out must not end the server, nor keep others waiting.
+            log.exception("heads.fault", repository_id=repository_id)
+        self._failed[repository_id] = time.monotonic()
+        return False
 
     async def follow(self, repository_id: str) -> bool:
         """Understands the head of the default branch, and makes it what is searched; False: it was already.
@@ -140,8 +157,12 @@ async def set_head(session: AsyncSession, repository: Repository, version: Versi
         head = RepositoryHead(repository_id=repository.id, commit=version.commit)
         session.add(head)
     elif head.commit != version.commit:
-        before = await session.get(ModelVersion, (repository.id, head.commit), populate_existing=True)
-        _tell(session, repository, head.commit, before.summary if before is not None else {}, version)
+        before = await session.scalar(
+            select(ModelVersion.summary).where(
+                ModelVersion.repository_id == repository.id, ModelVersion.commit == head.commit
+            )
+        )
+        _tell(session, repository, head.commit, before or {}, version)
     head.commit, head.parameters, head.updated_at = version.commit, version.summary.parameters, now()
     await _set_facets(session, repository.id, facets(version.summary))
     return True
@@ -168,9 +189,14 @@ async def _set_facets(session: AsyncSession, repository_id: str, wanted: set[tup
         )
     )
     there = {(kind, value) for kind, value in rows}
-    if there == wanted:
-        return
-    await session.execute(delete(RepositoryFacet).where(RepositoryFacet.repository_id == repository_id))
+    if gone := there - wanted:
+        await session.execute(
+            delete(RepositoryFacet).where(
+                RepositoryFacet.repository_id == repository_id,
+                tuple_(RepositoryFacet.kind, RepositoryFacet.value).in_(sorted(gone)),
+            )
+        )
     session.add_all(
-        RepositoryFacet(repository_id=repository_id, kind=kind, value=value) for kind, value in sorted(wanted)
+        RepositoryFacet(repository_id=repository_id, kind=kind, value=value)
+        for kind, value in sorted(wanted - there)
     )

@@ -1,5 +1,6 @@
 """What parsers found, by content and parser: the last in memory, all that shall stay in the database."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,18 +8,20 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import select, tuple_
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Text, cast, select, tuple_
 
 from core.database import Database
 from core.models import ParsedFile, now
-from hooks.formats.parsed import Parsed
+from core.upsert import insert_into
+from hooks.formats.parsed import Finding, Parsed
+
+# The only lists that grow with a model: of a large one they are nearly all that was found.
+LONG_LISTS = frozenset({"tensors", "weight_map"})
 
 # So many are asked for and written at once: each may weigh megabytes.
-_AT_ONCE = 64
-
-_decoder = msgspec.json.Decoder(Parsed)
+_AT_ONCE = 32
+# Up to this size, in bytes, decoding takes less than handing it to a thread.
+_SMALL = 32 * 1024
 
 
 class Key(NamedTuple):
@@ -36,9 +39,35 @@ class Kept:
     data: bytes
     open: bool
 
-    @property
-    def parsed(self) -> Parsed:
-        return _decoder.decode(self.data)
+    async def parsed(self, *, lists: bool) -> Parsed:
+        """The same, decoded anew for everybody who asks; `lists`: with `LONG_LISTS`, which takes a while."""
+        decode = _decoder.decode if lists else _brief
+        if len(self.data) <= _SMALL:
+            return decode(self.data)
+        return await asyncio.to_thread(decode, self.data)
+
+
+class _Brief(msgspec.Struct):
+    metadata: dict[str, msgspec.Raw] | None
+    findings: tuple[Finding, ...]
+
+
+class _Parts(msgspec.Struct):
+    metadata: msgspec.Raw
+    findings: msgspec.Raw
+
+
+_decoder = msgspec.json.Decoder(Parsed)
+_brief_decoder = msgspec.json.Decoder(_Brief)
+_parts_decoder = msgspec.json.Decoder(_Parts)
+
+
+def _brief(data: bytes) -> Parsed:
+    found = _brief_decoder.decode(data)
+    if found.metadata is None:
+        return Parsed(None, found.findings)
+    short = {key: msgspec.json.decode(raw) for key, raw in found.metadata.items() if key not in LONG_LISTS}
+    return Parsed(short, found.findings)
 
 
 class ParsedFiles:
@@ -61,15 +90,12 @@ class ParsedFiles:
             async with self._database.read() as session:
                 for some in _slices([key for key in keys if key not in found]):
                     wanted = {(key.digest, key.parser): key for key in some}
-                    query = select(ParsedFile).where(
-                        tuple_(ParsedFile.digest, ParsedFile.parser).in_(list(wanted))
-                    )
-                    for row in await session.scalars(query):
-                        key = wanted[row.digest, row.parser]
-                        if row.version == key.version:
-                            data = msgspec.json.encode({"metadata": row.metadata_, "findings": row.findings})
+                    query = _KNOWN.where(tuple_(ParsedFile.digest, ParsedFile.parser).in_(list(wanted)))
+                    for digest, parser, version, metadata, findings in await session.execute(query):
+                        key = wanted[digest, parser]
+                        if version == key.version:
+                            data = f'{{"metadata":{metadata or "null"},"findings":{findings}}}'.encode()
                             found[key] = self.add(key, data, lasting=False)
-                    session.expunge_all()
         return found
 
     def add(self, key: Key, data: bytes, *, lasting: bool) -> Kept:
@@ -89,27 +115,38 @@ class ParsedFiles:
         Raises:
             DatabaseUnavailable: try again; nothing is lost.
         """
-        insert = postgresql_insert if self._database.dialect == "postgresql" else sqlite_insert
-        statement = insert(ParsedFile)
         values = ("version", "metadata", "findings", "parsed_at")
-        statement = statement.on_conflict_do_update(
-            index_elements=[ParsedFile.digest, ParsedFile.parser],
-            set_={name: statement.excluded[name] for name in values},
-        )
         for some in _slices(sorted(key for key, kept in found.items() if kept.open)):
+            rows = [_row(key, found[key].data) for key in some]
             async with self._database.transaction() as session:
-                await session.execute(statement, [_row(key, found[key].parsed) for key in some])
+                statement = insert_into(session, ParsedFile)
+                statement = statement.on_conflict_do_update(
+                    index_elements=[ParsedFile.digest, ParsedFile.parser],
+                    set_={name: statement.excluded[name] for name in values},
+                )
+                await session.execute(statement, rows)
             for key in some:
                 found[key].open = False
 
 
-def _row(key: Key, parsed: Parsed) -> dict[str, Any]:
+# As text: nobody has to take it apart and put it together again, megabytes of it, in the event loop.
+_KNOWN = select(
+    ParsedFile.digest,
+    ParsedFile.parser,
+    ParsedFile.version,
+    cast(ParsedFile.metadata_, Text),
+    cast(ParsedFile.findings, Text),
+)
+
+
+def _row(key: Key, data: bytes) -> dict[str, Any]:
+    parts = _parts_decoder.decode(data)
     return {
         "digest": key.digest,
         "parser": key.parser,
         "version": key.version,
-        "metadata_": parsed.metadata,
-        "findings": [msgspec.to_builtins(one) for one in parsed.findings],
+        "metadata_": None if bytes(parts.metadata) == b"null" else parts.metadata,
+        "findings": parts.findings,
         "parsed_at": now(),
     }
 

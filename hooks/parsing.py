@@ -24,7 +24,8 @@ log = structlog.get_logger(__name__)
 
 FAILED = "parser-failed"
 
-_THREADS = 4
+# They take turns anyway, except while they wait for bytes; each more makes the event loop wait longer.
+_THREADS = 2
 # So many are asked for, parsed and stored together.
 _AT_ONCE = 32
 _CACHE_BYTES = 32 * 1024**2
@@ -76,11 +77,12 @@ class Parsing:
         return None
 
     async def parse_each(
-        self, tree: Tree, files: Iterable[TreeFile], *, remember: bool
+        self, tree: Tree, files: Iterable[TreeFile], *, remember: bool, lists: bool = True
     ) -> AsyncGenerator[tuple[TreeFile, Answer], None]:
         """The same for many files, in their order, without those of no format.
 
-        Use it with `aclosing`. The database is asked once for every few files. Raises `DatabaseUnavailable`.
+        Use it with `aclosing`. Without `lists`, what is found lacks `parsed_files.LONG_LISTS`. The database
+        is asked once for every few files. Raises `DatabaseUnavailable`.
         """
         rest = ((file, known) for file in files if (known := format_of(file.path)) is not None)
         while some := list(islice(rest, _AT_ONCE)):
@@ -98,7 +100,8 @@ class Parsing:
                     yield file, failed[key]
                 else:
                     # Decoded for each: long lists are in memory once, and nobody changes what others read.
-                    yield file, (known, found[key].parsed)
+                    yield file, (known, await found[key].parsed(lists=lists))
+            await asyncio.sleep(0)  # all of it may have been in memory: others have work, too
 
     async def known(self, contents: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Kept]:
         """What is known of contents, by digest and parser, without reading any.
@@ -138,10 +141,13 @@ class Parsing:
         self.runs += 1
         call = asyncio.get_running_loop().run_in_executor(self._threads, run)
         call.add_done_callback(_noticed)
+        asked = time.monotonic()
         while True:
             done, _ = await asyncio.wait({call}, timeout=1)
             if done:
                 return call.result()
+            if not run.began and time.monotonic() - asked > _READING_SECONDS and call.cancel():
+                raise SourceUnreadable("every parser is busy")  # with files that they are stuck in
             # The thread cannot be stopped, but after this its source gives it nothing more.
             if run.own_seconds > _OWN_SECONDS:
                 log.error("parser.stuck", parser=run.known.name, digest=run.file.digest)
@@ -168,6 +174,10 @@ class _Run:
         self._began: float | None = None
         self._reading_since: float | None = None
         self._read = 0.0
+
+    @property
+    def began(self) -> bool:
+        return self._began is not None
 
     @property
     def size(self) -> int:

@@ -19,12 +19,13 @@ from storage.protocol import ObjectStore
 T = TypeVar("T")
 
 # Reads are widened to whole blocks, of which the last ones are kept: headers are read in small steps.
-BLOCK_BYTES = 256 * 1024
+BLOCK_BYTES = 64 * 1024
 _BLOCKS_KEPT = 64
 # Longer reads gain nothing from blocks.
 _LONG_READ = 1024**2
-# What widening may cost over what was asked for.
-_WIDENED = 8 * BLOCK_BYTES
+# What widening may cost over what was asked for: a thousand places that have nothing to do with each other,
+# as the tensors in an ONNX file, between which are their weights.
+_WIDENED = 1024 * BLOCK_BYTES
 
 # A blob has no random access: to reach so far into one, all before it is inflated into a temporary file.
 REACH_BYTES = 256 * 1024**2
@@ -146,19 +147,23 @@ class StoreSource(_Counted):
         if not length:
             return b""
         numbers = range(offset // BLOCK_BYTES, (offset + length - 1) // BLOCK_BYTES + 1)
-        data = b"".join(map(self._block, numbers))
+        missing = [number for number in numbers if number not in self._blocks]
+        if missing:
+            self._bring(missing[0], missing[-1])
+        for number in numbers:
+            self._blocks.move_to_end(number)
+        data = b"".join(map(self._blocks.__getitem__, numbers))
+        while len(self._blocks) > _BLOCKS_KEPT:
+            self._blocks.popitem(last=False)
         start = offset - numbers.start * BLOCK_BYTES
         return data[start : start + length]
 
-    def _block(self, number: int) -> bytes:
-        data = self._blocks.get(number)
-        if data is None:
-            start = number * BLOCK_BYTES
-            data = self._blocks[number] = self._fetch(start, min(BLOCK_BYTES, self._size - start))
-            if len(self._blocks) > _BLOCKS_KEPT:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(number)
-        return data
+    def _bring(self, first: int, last: int) -> None:
+        start = first * BLOCK_BYTES
+        data = self._fetch(start, min((last + 1) * BLOCK_BYTES, self._size) - start)
+        for number in range(first, last + 1):
+            at = number * BLOCK_BYTES - start
+            self._blocks[number] = data[at : at + BLOCK_BYTES]
 
     def _fetch(self, offset: int, length: int) -> bytes:
         self.fetched += length

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from core.errors import RevisionNotFound
 from gitserver.children import DEVNULL
-from gitserver.listings import watched
+from gitserver.listings import ObjectsUnreadable, watched
 from gitserver.process import GitRunner
 from gitserver.queries import CHUNK_BYTES, CPU_SECONDS, TooExpensive
 from gitserver.updates import is_zero
@@ -24,6 +24,9 @@ _NAMES = frozenset({RULES_FILE}).union(*(known.names for known in FORMATS))
 _ENDINGS = tuple(ending for known in FORMATS for ending in known.endings) + PICKLES
 # A listing stops here: directories may hold each other many times over.
 _MAX_ENTRIES = 1_000_000
+_MAX_BYTES = 512 * 1024**2
+# Far more than any system has room for in a path.
+_MAX_TOKEN_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ async def list_files(git: GitRunner, where: Mapping[str, str], commit: str) -> L
 
     Raises:
         RevisionNotFound: there is no such commit.
-        TooExpensive: git needs more than a minute.
+        TooExpensive: git needs more than a minute, or its paths are longer than anybody's.
+        ObjectsUnreadable: some of it cannot be read.
     """
     files: dict[str, TreeFile] = {}
     entries = total = 0
@@ -88,6 +92,8 @@ async def list_files(git: GitRunner, where: Mapping[str, str], commit: str) -> L
             if total <= MAX_FILES:
                 path = _unique(raw, files)
                 _, _, oid, size = entry.split()
+                if not size.isdigit():  # "BAD"
+                    raise ObjectsUnreadable("git cannot read all files of this commit")
                 files[path] = TreeFile(path, oid.decode(), int(size))
     return Listing(files, total, cut=total > MAX_FILES)
 
@@ -115,8 +121,12 @@ async def _tokens(
     async with watched(git, arguments, environment, stdin=DEVNULL, cpu_seconds=CPU_SECONDS) as child:
         assert child.stdout is not None
         rest = b""
+        total = 0
         while chunk := await child.stdout.read(CHUNK_BYTES):
+            total += len(chunk)
             *tokens, rest = (rest + chunk).split(b"\0")
+            if total > _MAX_BYTES or len(rest) > _MAX_TOKEN_BYTES:
+                raise TooExpensive("this commit has too many files, or too long paths, to be listed")
             for token in tokens:
                 yield token
         status = await child.wait()

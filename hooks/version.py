@@ -1,6 +1,5 @@
 """One commit, understood: put together from what parsers found in its files."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -23,9 +22,13 @@ MISSING = "content-missing"
 
 _MAX_PATH = 1000
 _MAX_FINDINGS = 500
-# What all files together may keep in memory until they are summed up, as JSON; then long lists are cut.
-_DETAIL_BYTES = 16 * 1024**2
-_LONG = 1000
+# What all files together keep in memory until they are summed up, as JSON, which grows twelvefold: up to the
+# first of these bounds all that is found, then the beginning of it, and nothing beyond the second.
+_DETAIL_BYTES = 4 * 1024**2
+_MOST_BYTES = 8 * 1024**2
+_FIRST = 20
+_DEEPEST = 3
+_TEXT = 200
 
 _PLACES = {known.name: place for place, known in enumerate(FORMATS)}
 
@@ -81,31 +84,46 @@ class Making:
         }
         self._parsed: dict[str, tuple[str, Parsed]] = {}
         self._findings: list[Finding] = []
+        self._missing: list[Finding] = []
+        self._more_findings = 0
         self._bytes = 0
+        self._not_summed_up = 0
         left_out = tree.files_total - len(self.wanted)
         if left_out or tree.cut:
             message = f"{'at least ' if tree.cut else ''}{left_out} more files are not looked at"
-            self._findings.append(Finding(Severity.INFO, "more-files", message))
+            self._add(self._findings, Finding(Severity.INFO, "more-files", message))
 
     def take(self, file: TreeFile, parser: str, parsed: Parsed) -> None:
         """What was found in one of the files."""
         self._files[file.path] = VersionFile(file.path, file.digest, file.size, parser)
-        self._find(file, parsed.findings)
-        self._bytes += len(msgspec.json.encode(parsed.metadata))
-        if self._bytes > _DETAIL_BYTES and parsed.metadata is not None:
-            parsed = replace(parsed, metadata=_cut(parsed.metadata))
-        self._parsed[file.path] = (parser, parsed)
+        for one in parsed.findings:
+            self._add(self._findings, replace(one, path=file.path))
+        metadata = parsed.metadata
+        size = len(msgspec.json.encode(metadata))
+        if self._bytes + size > _DETAIL_BYTES and metadata is not None:
+            metadata = _cut(metadata, _DEEPEST)
+            size = len(msgspec.json.encode(metadata))
+        if self._bytes + size > _MOST_BYTES:
+            self._not_summed_up += 1
+            return
+        self._bytes += size
+        self._parsed[file.path] = (parser, Parsed(metadata))
 
     def miss(self, file: TreeFile, error: ContentMissing) -> None:
         """One of the files cannot be read, now or later."""
-        self._find(file, [Finding(Severity.WARNING, MISSING, str(error))])
+        self._add(self._missing, Finding(Severity.WARNING, MISSING, str(error), file.path))
 
     def finish(self) -> Version:
         """The version. Takes its time: call it in a thread."""
         summary = summarise(self._parsed, self._type)
-        findings = [*self._findings, *summary.findings]
-        if len(findings) > _MAX_FINDINGS:
-            message = f"{len(findings) - _MAX_FINDINGS} more findings are not kept"
+        if self._not_summed_up:
+            message = f"{self._not_summed_up} more files say too much to be summed up with the others"
+            self._add(self._findings, Finding(Severity.INFO, "more-content", message))
+        # What is missing first: as long as any is, the version may come to say more.
+        findings = [*self._missing, *self._findings, *summary.findings]
+        more = self._more_findings + max(0, len(findings) - _MAX_FINDINGS)
+        if more:
+            message = f"{more} more findings are not kept"
             findings = [*findings[:_MAX_FINDINGS], Finding(Severity.INFO, "more-findings", message)]
         return Version(
             self._tree.repository_id,
@@ -117,9 +135,11 @@ class Making:
             stored=False,
         )
 
-    def _find(self, file: TreeFile, findings: Iterable[Finding]) -> None:
-        # A few more than are kept, so that the rest can be counted without being held.
-        self._findings += (replace(one, path=file.path) for one in findings)
+    def _add(self, findings: list[Finding], one: Finding) -> None:
+        if len(findings) < _MAX_FINDINGS:
+            findings.append(one)
+        else:
+            self._more_findings += 1
 
 
 def _place(file: TreeFile) -> tuple[int, str]:
@@ -127,12 +147,13 @@ def _place(file: TreeFile) -> tuple[int, str]:
     return (len(FORMATS) if known is None else _PLACES[known.name], file.path)
 
 
-def _cut(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Without all but the first entries of long lists."""
-    short: dict[str, Any] = {}
-    for key, value in metadata.items():
-        if isinstance(value, dict):
-            short[key] = dict(islice(value.items(), _LONG))
-        else:
-            short[key] = value[:_LONG] if isinstance(value, list) else value
-    return short
+def _cut(value: Any, depth: int) -> Any:
+    """Only the beginnings of long lists and texts. What a parser found has a fixed number of keys itself."""
+    if isinstance(value, str):
+        return value[:_TEXT]
+    if isinstance(value, dict):
+        most = None if depth == _DEEPEST else _FIRST
+        return {key: _cut(one, depth - 1) for key, one in islice(value.items(), most)} if depth else {}
+    if isinstance(value, list):
+        return [_cut(one, depth - 1) for one in islice(value, _FIRST)] if depth else []
+    return value

@@ -8,14 +8,13 @@ from itertools import islice
 from weakref import WeakValueDictionary
 
 import msgspec
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Text, bindparam, cast, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.database import Database
 from core.errors import RepositoryNotFound
 from core.models import ModelVersion, Repository, RepositoryType, now
+from core.upsert import insert_into
 from gitserver.publish import lock_repository
 from hooks.errors import ContentMissing, ContentUnavailable
 from hooks.formats.parsed import Finding, Parsed
@@ -28,7 +27,28 @@ from hooks.version import VERSION, Making, Version, VersionFile
 __all__ = ["Version", "VersionFile", "Versions", "store"]
 
 _AT_ONCE = 4
-_FILES_AT_ONCE = 32
+# Each may weigh megabytes, and this many are in memory for everybody who asks.
+_FILES_AT_ONCE = 8
+
+# One statement, and the long values as text, which is decoded straight into what it is.
+_STORED = (
+    select(
+        Repository.type,
+        cast(ModelVersion.files, Text),
+        cast(ModelVersion.summary, Text),
+        cast(ModelVersion.findings, Text),
+    )
+    .outerjoin(
+        ModelVersion,
+        (ModelVersion.repository_id == Repository.id)
+        & (ModelVersion.commit == bindparam("commit"))
+        & (ModelVersion.version == VERSION),
+    )
+    .where(Repository.id == bindparam("repository_id"))
+)
+_files = msgspec.json.Decoder(tuple[VersionFile, ...])
+_summary = msgspec.json.Decoder(Summary)
+_findings = msgspec.json.Decoder(tuple[Finding, ...])
 
 
 class Versions:
@@ -68,29 +88,32 @@ class Versions:
         return replace(version, stored=True)
 
     async def parsed(
-        self, version: Version, files: Iterable[VersionFile]
+        self, version: Version, files: Iterable[VersionFile], *, lists: bool = False
     ) -> AsyncGenerator[tuple[VersionFile, Parsed], None]:
         """What parsers found in some files of a version, but for those that nobody could read.
 
-        Use it with `aclosing`. Raises as `look`.
+        Use it with `aclosing`. It has `parsed_files.LONG_LISTS` only with `lists`. Raises as `look`.
         """
         rest = iter(files)
         while some := list(islice(rest, _FILES_AT_ONCE)):
             contents = {file.path: (file.digest, file.parser) for file in some if file.parser is not None}
             known = await self._parsing.known(contents.values())
             missing = [file for file in some if file.parser and contents[file.path] not in known]
-            again = await self._parsed_again(version, missing) if missing else {}
+            again = await self._parsed_again(version, missing, lists) if missing else {}
             for file in some:
                 kept = known.get(contents[file.path]) if file.parser else None
-                parsed = again.get(file.path) if kept is None else kept.parsed
+                parsed = again.get(file.path) if kept is None else await kept.parsed(lists=lists)
                 if parsed is not None:
                     yield file, parsed
 
-    async def _parsed_again(self, version: Version, files: Iterable[VersionFile]) -> dict[str, Parsed]:
+    async def _parsed_again(
+        self, version: Version, files: Iterable[VersionFile], lists: bool
+    ) -> dict[str, Parsed]:
         """Where another version of a parser was at work, or somebody emptied the table."""
         async with self._trees.open(version.repository_id, version.commit) as tree:
             there = [tree.files[file.path] for file in files if file.path in tree.files]
-            async with aclosing(self._parsing.parse_each(tree, there, remember=True)) as answers:
+            answers = self._parsing.parse_each(tree, there, remember=True, lists=lists)
+            async with aclosing(answers):
                 return {
                     file.path: answer[1]
                     async for file, answer in answers
@@ -99,27 +122,28 @@ class Versions:
 
     async def _stored(self, repository_id: str, commit: str) -> tuple[Version | None, RepositoryType]:
         async with self._database.read() as session:
-            found = await session.scalar(select(Repository.type).where(Repository.id == repository_id))
-            if found is None:
-                raise RepositoryNotFound("no such repository")
-            kind = RepositoryType(found)
-            row = await session.get(ModelVersion, (repository_id, commit))
-            if row is None or row.version != VERSION:
-                return None, kind
+            rows = await session.execute(_STORED, {"repository_id": repository_id, "commit": commit})
+            row = rows.one_or_none()
+        if row is None:
+            raise RepositoryNotFound("no such repository")
+        kind, files, summary, findings = row
+        if not files:  # JSON is never empty: there is no such version
+            return None, RepositoryType(kind)
         version = Version(
             repository_id,
-            kind,
+            RepositoryType(kind),
             commit,
-            tuple(msgspec.convert(row.files, list[VersionFile])),
-            msgspec.convert(row.summary, Summary),
-            tuple(msgspec.convert(row.findings, list[Finding])),
+            _files.decode(files),
+            _summary.decode(summary),
+            _findings.decode(findings),
             stored=True,
         )
-        return version, kind
+        return version, version.type
 
     async def _made(self, tree: Tree, kind: RepositoryType) -> Version:
-        making = Making(tree, kind)
-        async with aclosing(self._parsing.parse_each(tree, making.wanted, remember=True)) as answers:
+        making = await asyncio.to_thread(Making, tree, kind)
+        answers = self._parsing.parse_each(tree, making.wanted, remember=True, lists=False)
+        async with aclosing(answers):
             async for file, answer in answers:
                 if isinstance(answer, ContentMissing):
                     making.miss(file, answer)
@@ -132,16 +156,15 @@ class Versions:
 
 async def store(session: AsyncSession, version: Version) -> None:
     """Writes a version in the caller's transaction, which holds the lock on the repository's row."""
-    insert = postgresql_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
     values = {
         "version": VERSION,
-        "files": msgspec.to_builtins(version.files),
-        "summary": msgspec.to_builtins(version.summary),
-        "findings": msgspec.to_builtins(version.findings),
+        "files": msgspec.Raw(msgspec.json.encode(version.files)),
+        "summary": msgspec.Raw(msgspec.json.encode(version.summary)),
+        "findings": msgspec.Raw(msgspec.json.encode(version.findings)),
     }
     row = {"repository_id": version.repository_id, "commit": version.commit, "created_at": now()}
     await session.execute(
-        insert(ModelVersion)
+        insert_into(session, ModelVersion)
         .values(**row, **values, announced=False)
         .on_conflict_do_update(index_elements=[ModelVersion.repository_id, ModelVersion.commit], set_=values)
     )

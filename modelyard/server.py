@@ -1,6 +1,7 @@
 """One server process: HTTP, SSH and the background workers in one event loop."""
 
 import asyncio
+import gc
 import resource
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -154,5 +155,9 @@ def run_loop(main: Coroutine[object, object, None]) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    # The headers of a large model are a million lists and dicts without a cycle among them. With the usual
+    # thresholds the collector looks at all of them again and again: two thirds of the time it takes to parse
+    # them, and nothing else runs meanwhile.
+    gc.set_threshold(10_000, 20, 50)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)

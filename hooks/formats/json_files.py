@@ -10,8 +10,9 @@ from hooks.formats.source import Source, TooMuchRead
 
 _COUNT_LIMIT: Final = 2**63
 _MOST_CONSTANTS: Final = 10_000
-# Python's json writes these, and its readers take them; nobody else's do.
-_CONSTANT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?\bInfinity\b|\bNaN\b', re.DOTALL)
+# Python's json writes these, and its readers take them; nobody else's do. A text without an end goes to the
+# end of the file: trying each quotation mark in it anew would take hours, in which nothing else runs.
+_CONSTANT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|-?\bInfinity\b|\bNaN\b', re.DOTALL)
 
 
 def read_object(source: Source, limit: int) -> tuple[dict[str, Any] | None, list[Finding]]:

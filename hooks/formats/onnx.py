@@ -10,6 +10,7 @@ from typing import Any, Final
 from hooks.formats.clean import clean_text, named, quoted
 from hooks.formats.parsed import Finding, Parsed, Severity
 from hooks.formats.protobuf import Field, Malformed, TooManyFields, Wire
+from hooks.formats.shapes import MOST_DTYPES, OTHERS
 from hooks.formats.source import Source, TooMuchRead
 
 _MOST_FIELDS: Final = 300_000
@@ -252,6 +253,8 @@ class _Reader:
                 self._tensor(self._message(part))
 
     def _count(self, dtype: str, parameters: int) -> None:
+        if dtype not in self._parameters and len(self._parameters) >= MOST_DTYPES:
+            dtype = OTHERS
         counted = self._parameters.get(dtype, 0) + parameters
         if counted >= _MOST_PARAMETERS:
             raise Malformed("more parameters than 64 bits count")

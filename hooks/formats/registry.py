@@ -63,6 +63,11 @@ def _ending(name: str, parse: Callable[[Source], Parsed], mib: int, *endings: st
     return Format(name, 1, mib * _MIB, parse, endings=endings)
 
 
+def _last(name: str) -> str:
+    """What follows the last dot of a name, with the dot."""
+    return name[name.rfind(".") :].lower()
+
+
 _INDEXES: Final = tuple(f".safetensors.index{variant}.json" for variant in ("", ".fp16", ".bf16", ".non_ema"))
 
 # Those that tell most of a repository come first; no file is of two. The numbers are MiB: parsers keep below
@@ -89,6 +94,16 @@ FORMATS: Final = (
 )
 
 
+_BY_NAME: Final = {name: known for known in FORMATS for name in known.names}
+_BY_ENDING: Final = {
+    last: [known for known in FORMATS if any(_last(ending) == last for ending in known.endings)]
+    for last in {_last(ending) for known in FORMATS for ending in known.endings}
+}
+
+
 def format_of(path: str) -> Format | None:
-    """Which kind of file lies at `path`; None where it is not one that is parsed."""
-    return next((known for known in FORMATS if known.matches(path)), None)
+    """Which kind of file lies at `path`; None where it is not one that is parsed. Fast: trees are large."""
+    name = path[path.rfind("/") + 1 :]
+    named = _BY_NAME.get(name)
+    some = _BY_ENDING.get(_last(name), ()) if named is None else (named,)
+    return next((known for known in some if known.matches(path)), None)

@@ -33,6 +33,8 @@ MAX_CHARACTERS: Final = 1024**2 if yaml.__with_libyaml__ else 64 * 1024
 MAX_VALUES: Final = 200_000
 MAX_DEPTH: Final = 40
 _MAX_FINDINGS: Final = 50
+# libyaml compares each with all that came before, at one go: seventy thousand hold up everything for seconds.
+_MAX_TAG_DIRECTIVES: Final = 100
 # Longer ones are no numbers that anybody means, and make Python's own conversion slow.
 _MAX_NUMBER: Final = 100
 
@@ -189,7 +191,8 @@ class _Reader:
         if anchored is None:
             raise BadYaml("yaml-recursive", f"the alias {quoted(name)} stands inside of what it names", line)
         self._grow(anchored.size, len(self._open) + anchored.height, line)
-        text = anchored.value if isinstance(anchored.value, str) else str(anchored.value)[:_MAX_NUMBER]
+        # Only a scalar can be a key; writing out a collection for each alias would take minutes.
+        text = "" if anchored.height else str(anchored.value)
         self._attach(anchored.value, line, anchored.height, text)
 
     def _grow(self, values: int, depth: int, line: int) -> None:
@@ -294,6 +297,8 @@ def read_yaml(text: str, first_line: int = 1) -> Document:
     """
     if len(text) > MAX_CHARACTERS:
         raise BadYaml("yaml-too-large", f"the YAML has more than {MAX_CHARACTERS:,} characters", first_line)
+    if text.count("%TAG") > _MAX_TAG_DIRECTIVES:
+        raise BadYaml("yaml-too-large", f"the YAML has more than {_MAX_TAG_DIRECTIVES} %TAG", first_line)
     if control := Reader.NON_PRINTABLE.search(text):
         line = first_line + text.count("\n", 0, control.start())
         raise BadYaml("yaml-syntax", f"the character {quoted(control[0])} is not allowed", line)

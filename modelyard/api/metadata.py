@@ -21,9 +21,8 @@ from modelyard.api.parameters import Revision
 
 operations = Operations("metadata", "What files of models and datasets say, and what is wrong with them.")
 
-_ANSWER_BYTES = 8 * 1024**2
-# The only lists that grow with a model.
-_LONG = frozenset({"tensors", "weight_map"})
+# Decoded, which each answer is for a moment, it takes twelve times as much memory.
+_ANSWER_BYTES = 4 * 1024**2
 
 AtPath = Annotated[str, Meta(min_length=1, max_length=4096, description="Only the file at this path.")]
 Tensors = Annotated[
@@ -105,14 +104,14 @@ async def _files(
 ) -> list[MetadataFileView]:
     found: dict[str, dict[str, Any] | None] = dict.fromkeys(file.path for file in chosen)
     size = 0
-    async with aclosing(call.services.understanding.versions.parsed(version, chosen)) as answers:
+    answers = call.services.understanding.versions.parsed(version, chosen, lists=tensors)
+    async with aclosing(answers):
         async for file, parsed in answers:
             if parsed.metadata is None:
                 continue
-            short = {key: value for key, value in parsed.metadata.items() if tensors or key not in _LONG}
-            size += len(msgspec.json.encode(short))
+            size += len(msgspec.json.encode(parsed.metadata))
             if size > _ANSWER_BYTES and any(found.values()):
                 chosen = chosen[: chosen.index(file)]
                 break
-            found[file.path] = short
+            found[file.path] = dict(parsed.metadata)
     return [MetadataFileView(one.path, one.digest, one.size, one.parser, found[one.path]) for one in chosen]

@@ -11,6 +11,7 @@ from core.models import PostReceiveTask, Push, RepositoryType
 from gitserver.commits import Delete
 from hooks import version_step
 from hooks.heads import Heads
+from hooks.version import Version
 from hooks.version_step import UnderstandVersions
 from hooks.versions import Versions
 from tests.support.dataset_files import csv, dataset, parquet
@@ -159,7 +160,7 @@ async def test_another_default_branch_is_followed(world: HooksWorld, commit: str
     heads = Heads(world.database, world.versions, poll_seconds=3600)
     running = asyncio.ensure_future(heads.run_forever())
     try:
-        heads.hint()
+        heads.hint(world.repository.id)
         async with asyncio.timeout(20):
             while (await world.head() or ("",))[0] != side:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.02)
@@ -167,6 +168,26 @@ async def test_another_default_branch_is_followed(world: HooksWorld, commit: str
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert ("license", "mit") in await world.facets()
+
+
+async def test_a_fault_in_one_repository_keeps_no_other_waiting(
+    world: HooksWorld, commit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await world.new_repository("other")
+    await world.commit({"README.md": b"---\nlicense: mit\n---\n"}, repository=other)
+    async with world.database.transaction() as session:
+        await session.execute(delete(PostReceiveTask))
+    look = world.versions.look
+
+    async def faulty(repository_id: str, commit: str) -> Version:
+        if repository_id == world.repository.id:
+            raise ValueError("a bug")
+        return await look(repository_id, commit)
+
+    monkeypatch.setattr(world.versions, "look", faulty)
+    assert await world.heads.catch_up() == 1
+    assert ("license", "mit") in await world.facets(other)
+    assert await world.heads.catch_up() == 0  # and the other one is not tried all the time
 
 
 async def test_what_was_there_before_is_found(world: HooksWorld, commit: str) -> None:

@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 import json
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,14 +108,12 @@ async def test_a_newer_parser_parses_again_and_replaces(
 ) -> None:
     commit = await world.commit({"config.json": CONFIG})
     await parse(world, commit, "config.json")
-    newer = [
-        one if one.name != "config" else replace(one, version=one.version + 1) for one in registry.FORMATS
-    ]
-    monkeypatch.setattr(registry, "FORMATS", tuple(newer))
+    newer = replace(config_format(), version=config_format().version + 1)
+    monkeypatch.setattr(registry, "_BY_NAME", {"config.json": newer})
     await parse(world, commit, "config.json")
     assert world.parsing.runs == 2
     [row] = await world.parsed_files()
-    assert row.version == next(one.version for one in newer if one.name == "config")
+    assert row.version == newer.version
 
 
 async def test_two_processes_may_parse_the_same_at_once(world: HooksWorld, weights: bytes) -> None:
@@ -173,12 +172,15 @@ async def test_memory_is_bounded(world: HooksWorld) -> None:
 Parse = Callable[[Source], Parsed]
 
 
+def config_format() -> Format:
+    return next(one for one in registry.FORMATS if one.name == "config")
+
+
 def replace_parser(monkeypatch: pytest.MonkeyPatch, parse: Parse) -> Format:
     """Makes `config.json` be parsed by something else."""
-    every: Sequence[Format] = registry.FORMATS
-    changed = tuple(replace(one, parse=parse) if one.name == "config" else one for one in every)
-    monkeypatch.setattr(registry, "FORMATS", changed)
-    return next(one for one in changed if one.name == "config")
+    changed = replace(config_format(), parse=parse)
+    monkeypatch.setattr(registry, "_BY_NAME", {"config.json": changed})
+    return changed
 
 
 def broken(_source: Source) -> Parsed:
@@ -230,6 +232,28 @@ async def test_a_parser_that_never_ends_is_given_up(
     assert found is not None
     assert [one.code for one in found[1].findings] == [FAILED]
     assert not ended
+
+
+async def test_files_that_parsers_are_stuck_in_keep_nobody_waiting(
+    world: HooksWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no thread is left, whoever asks is told so, and may try again."""
+    released = threading.Event()
+
+    def endless(source: Source) -> Parsed:
+        released.wait(30)
+        return Parsed({})
+
+    monkeypatch.setattr(parsing, "_OWN_SECONDS", 0.1)
+    monkeypatch.setattr(parsing, "_READING_SECONDS", 0.1)
+    replace_parser(monkeypatch, endless)
+    commit = await world.commit({f"{number}/config.json": b'{"a": %d}' % number for number in range(5)})
+    async with asyncio.timeout(20), world.trees.open(world.repository.id, commit) as tree:
+        each = world.parsing.parse_each(tree, list(tree.files.values()), remember=False)
+        answers = [answer async for _, answer in each]
+    released.set()
+    busy = [str(answer) for answer in answers if isinstance(answer, SourceUnreadable)]
+    assert busy == ["every parser is busy"] * 3
 
 
 async def test_waiting_for_bytes_is_not_held_against_a_parser(

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 from core.access import SYSTEM, Actor
 from core.errors import RevisionNotFound
@@ -12,6 +14,7 @@ from core.repositories import RepositoryInfo
 from gitserver.commits import Put
 from gitserver.policy import ProposedPush
 from gitserver.process import running_children
+from gitserver.queries import TooExpensive
 from gitserver.updates import RefUpdate
 from hooks import sources, tree_listing
 from hooks.errors import ContentMissing
@@ -67,7 +70,8 @@ async def test_reads_ranges_of_large_files(stored: HooksWorld) -> None:
             assert source.size == len(WEIGHTS)
             assert await read(source, 0, 8) == WEIGHTS[:8]
             assert await read(source, 8, 3000) == WEIGHTS[8:3008]
-            assert await read(source, sources.BLOCK_BYTES - 1, 2) == WEIGHTS[262143:262145]
+            end = sources.BLOCK_BYTES
+            assert await read(source, end - 1, 2) == WEIGHTS[end - 1 : end + 1]
             assert await read(source, len(WEIGHTS) - 3, 100) == WEIGHTS[-3:]
             assert await read(source, len(WEIGHTS), 100) == b""
             assert await read(source, 10**12, 100) == b""
@@ -75,7 +79,7 @@ async def test_reads_ranges_of_large_files(stored: HooksWorld) -> None:
         assert stored.counting.bytes <= 3 * sources.BLOCK_BYTES
 
 
-async def test_reads_no_more_than_it_may(stored: HooksWorld) -> None:
+async def test_reads_no_more_than_it_may(stored: HooksWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     data = noise(3_000_000)
     commit = await stored.commit({"b.safetensors": data}, lfs={"a.safetensors": data})
     async with stored.trees.open(stored.repository.id, commit) as tree:
@@ -85,6 +89,7 @@ async def test_reads_no_more_than_it_may(stored: HooksWorld) -> None:
                 with pytest.raises(TooMuchRead):
                     await read(source, 2_000_000, 400_000)
         # Many small reads all over the file cost whole blocks, and those are limited, too.
+        monkeypatch.setattr(sources, "_WIDENED", 20 * sources.BLOCK_BYTES)
         async with tree.source(tree.files["a.safetensors"], 100_000) as source:
             with pytest.raises(TooMuchRead):
                 await asyncio.to_thread(lambda: [source.read(at, 1) for at in range(0, len(data), 100_000)])
@@ -238,6 +243,30 @@ async def test_says_when_it_stops_counting(world: HooksWorld, monkeypatch: pytes
     commit = await world.commit({f"{number}.csv": b"a\n" for number in range(5)})
     async with world.trees.open(world.repository.id, commit) as tree:
         assert (len(tree.files), tree.files_total, tree.cut) == (3, 5, True)
+
+
+async def test_paths_without_end_are_not_listed(world: HooksWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = await world.commit({f"{'x' * 200}/{'y' * 200}/config.json": b"{}"})
+    for bound in ("_MAX_TOKEN_BYTES", "_MAX_BYTES"):
+        with monkeypatch.context() as patched:
+            patched.setattr(tree_listing, bound, 100)
+            patched.setattr(tree_listing, "CHUNK_BYTES", 300)
+            with pytest.raises(TooExpensive):
+                async with world.trees.open(world.repository.id, commit):
+                    pass
+    async with world.trees.open(world.repository.id, commit) as tree:
+        assert len(tree.files) == 1
+
+
+async def test_reads_an_onnx_file_of_many_large_tensors(stored: HooksWorld) -> None:
+    """What lies between them is neither read nor counted against what may be read."""
+    wanted = 400
+    tensors = [numpy_helper.from_array(np.zeros(75_000, np.float32), f"w{one}") for one in range(wanted)]
+    graph = helper.make_graph([], "g", [], [], initializer=tensors)
+    commit = await stored.commit(lfs={"model.onnx": helper.make_model(graph).SerializeToString()})
+    made = await stored.versions.look(stored.repository.id, commit)
+    assert (made.summary.parameters, made.findings) == (wanted * 75_000, ())
+    assert stored.counting.bytes < wanted * 75_000  # a quarter of it
 
 
 async def test_symbolic_links_submodules_and_odd_names(world: HooksWorld, tmp_path: Path) -> None:

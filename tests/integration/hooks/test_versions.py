@@ -2,20 +2,26 @@
 
 import asyncio
 import json
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 from sqlalchemy import update
 
 from core.errors import RepositoryNotFound, RevisionNotFound
 from core.models import ModelVersion, RepositoryFacet, RepositoryType
-from hooks import version
+from hooks import parsed_files, version
 from hooks.errors import ContentUnavailable
-from hooks.formats.parsed import Severity
+from hooks.formats.parsed import Parsed, Severity
+from hooks.summary import Summary, summarise
+from hooks.version import MISSING
 from hooks.version_lines import describe, shorten
 from hooks.versions import Version, Versions
 from tests.support.hooks_world import HooksWorld, pointer_to
-from tests.support.model_files import CONFIG
+from tests.support.model_files import CONFIG, write_safetensors
 from tests.support.small_model import CARD, PARAMETERS, commit_small_model, small_weights
 
 CREATED = "model.version.created"
@@ -149,9 +155,93 @@ async def test_long_lists_are_cut_and_not_counted_less(
     world: HooksWorld, commit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(version, "_DETAIL_BYTES", 100)
-    monkeypatch.setattr(version, "_LONG", 2)
+    monkeypatch.setattr(version, "_FIRST", 2)
     made = await world.versions.look(world.repository.id, commit)
     assert made.summary.parameters == PARAMETERS
+
+
+async def test_what_many_files_say_is_bounded(world: HooksWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much it is, it takes no more memory than that until it is summed up."""
+    kept: list[int] = []
+
+    def weigh(files: Mapping[str, tuple[str, Parsed]], kind: RepositoryType) -> Summary:
+        kept.append(sum(len(msgspec.json.encode(parsed.metadata)) for _, parsed in files.values()))
+        return summarise(files, kind)
+
+    monkeypatch.setattr(version, "summarise", weigh)
+    row = ",".join(f"column_{number}" for number in range(2000)).encode()
+    files = {f"{number:03}.csv": row + b"_%d\n" % number + b"1," * 1999 + b"1\n" for number in range(120)}
+    repository = await world.new_repository("wide", kind=RepositoryType.DATASET)
+    commit = await world.commit({**files, "README.md": CARD}, repository=repository)
+    made = await world.versions.look(repository.id, commit)
+    assert kept[0] <= 5 * 1024**2
+    assert (made.summary.rows, made.summary.licenses) == (120, ("apache-2.0",))
+    assert len(made.summary.columns) == 500
+
+
+async def test_content_beyond_measure_is_told_of(world: HooksWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version, "_DETAIL_BYTES", 0)
+    monkeypatch.setattr(version, "_MOST_BYTES", 1500)
+    commit = await world.commit({f"{number}/config.json": b"{}" for number in range(9)} | {"README.md": CARD})
+    made = await world.versions.look(world.repository.id, commit)
+    assert made.summary.licenses == ("apache-2.0",)
+    [told] = [one for one in made.findings if one.code == "more-content"]
+    assert "more files say too much" in told.message
+
+
+async def test_missing_content_is_remembered_beyond_all_findings(
+    world: HooksWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the version would never be understood better."""
+    monkeypatch.setattr(version, "_MAX_FINDINGS", 3)
+    broken = {f"{number}/config.json": b"{" for number in range(5)}
+    await world.commit({**broken, "z.safetensors": pointer_to(b"never uploaded")})
+    await world.received(world.metadata)
+    [row] = await world.stored_versions()
+    made = await world.versions.look(world.repository.id, row.commit)
+    assert not made.is_whole
+    assert [one.code for one in made.findings] == [MISSING, "json-invalid", "json-invalid", "more-findings"]
+    assert "3 more" in made.findings[-1].message
+
+
+async def test_large_answers_hold_nobody_up(
+    world: HooksWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long lists are decoded beside the event loop, and only for those who want them."""
+    tensors = {f"model.layers.{number}.weight": np.zeros(1, np.float32) for number in range(2000)}
+    weights = write_safetensors(tmp_path / "many.safetensors", tensors).read_bytes()
+    await world.commit(lfs={"many.safetensors": weights})
+    await world.received(world.metadata)
+    [row] = await world.stored_versions()
+    decoder = Watched()
+    monkeypatch.setattr(parsed_files, "_decoder", decoder)
+    fresh = world.new_parsing(cache_bytes=0)
+    try:
+        versions = Versions(world.database, world.trees, fresh)
+        made = await versions.look(world.repository.id, row.commit)
+        [brief] = [parsed.metadata async for _, parsed in versions.parsed(made, made.files)]
+        assert decoder.threads == []
+        [whole] = [parsed.metadata async for _, parsed in versions.parsed(made, made.files, lists=True)]
+    finally:
+        await fresh.close()
+    assert brief is not None
+    assert whole is not None
+    assert set(whole) - set(brief) == {"tensors"}
+    assert (brief["tensors_total"], len(whole["tensors"])) == (2000, 2000)
+    assert len(decoder.threads) == 1
+    assert decoder.threads[0] is not threading.current_thread()
+    assert fresh.runs == 0
+
+
+class Watched:
+    """Decodes, and notes in which thread."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+
+    def decode(self, data: bytes) -> Parsed:
+        self.threads.append(threading.current_thread())
+        return msgspec.json.decode(data, type=Parsed)
 
 
 def test_counts_as_people_say_them() -> None:
