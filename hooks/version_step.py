@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core import failpoints
 from core.database import Database
-from core.errors import RevisionNotFound
+from core.errors import PayloadTooLarge, RevisionNotFound
 from core.models import ModelVersion, RepositoryType
 from core.outbox import EventName, emit
 from gitserver.objects import Kind
@@ -88,10 +88,10 @@ class UnderstandVersions:
         return [(ref, commit) for commit, ref in tips.items()]
 
     async def _tagged(self, push: ReceivedPush, oid: str) -> str | None:
-        """The commit behind a tag, if it is one."""
+        """The commit behind a tag, if it is one; none behind a tag of more than half a megabyte."""
         try:
             found = await self._reader.resolve(push.repository.id, oid)
-        except RevisionNotFound:
+        except (RevisionNotFound, PayloadTooLarge):
             return None
         return found.oid if found.kind is Kind.COMMIT else None
 
