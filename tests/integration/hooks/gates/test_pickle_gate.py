@@ -63,7 +63,7 @@ def in_array(data: object) -> bytes:
         ("old.pt", of_old_torch(EVIL), of_old_torch(GOOD)),
         ("sub dir/größe.pkl", EVIL, GOOD),
         ("old.pickle", pickle.dumps(Evil(), protocol=0), pickle.dumps([1], protocol=0)),
-        ("packed.joblib", gzip.compress(EVIL), gzip.compress(GOOD)),
+        ("packed.joblib", gzip.compress(EVIL, mtime=0), gzip.compress(GOOD, mtime=0)),
         ("array.npy", in_array(Evil()), in_array([1])),
         ("MODEL.CKPT", EVIL, GOOD),
     ],
