@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from core.errors import PayloadTooLarge, RevisionNotFound
-from gitserver.objects import Kind, ObjectCache, PackSet
+from gitserver.objects import Kind, MissingObject, ObjectCache, PackSet
 from gitserver.revisions import resolve_commit
-from gitserver.snapshots import Snapshot, Snapshots
+from gitserver.snapshots import CacheUnavailable, Snapshot, Snapshots
 from gitserver.trees import EntryKind, find, kind_of, root_of
 from gitserver.updates import RefUpdate
 from hooks.triggers.rules_file import FILE, MAX_BYTES, NO_RULES, Problem, RulesFile, parse_rules
@@ -68,7 +68,20 @@ class Tips:
             RepositoryNotFound, Unavailable: as `Snapshots.open`.
         """
         async with self._snapshots.open(repository_id) as snapshot:
-            return await self._objects.read(snapshot, lambda packs: _tips(packs, snapshot, updates))
+            return await self._objects.read(snapshot, lambda packs: _read(packs, snapshot, updates))
+
+
+def _read(packs: PackSet, snapshot: Snapshot, updates: Iterable[RefUpdate]) -> list[Tip]:
+    """Without a snapshot, what is not found is not gone: somebody deleted the cache meanwhile."""
+    try:
+        tips = _tips(packs, snapshot, updates)
+    except (MissingObject, OSError) as error:
+        if snapshot.objects.exists():
+            raise
+        raise CacheUnavailable("the cache was deleted meanwhile") from error
+    if not snapshot.objects.exists():
+        raise CacheUnavailable("the cache was deleted meanwhile")
+    return tips
 
 
 def _tips(packs: PackSet, snapshot: Snapshot, updates: Iterable[RefUpdate]) -> list[Tip]:
