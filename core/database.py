@@ -5,7 +5,6 @@ start instead of failing in the middle. PostgreSQL runs units of work at READ CO
 locks, and reads at REPEATABLE READ, so that a read sees one snapshot on both.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -48,8 +47,6 @@ class Database:
         except ArgumentError as error:
             raise SettingsError("[database] url: this is no database URL") from error
         self.dialect = self.url.get_backend_name()
-        self._writers = asyncio.Lock()
-        self._busy_seconds = settings.busy_seconds
         # Called after events were committed through this object; a hint for workers, never relied on.
         self.event_listeners: list[Callable[[], None]] = []
         arguments: dict[str, Any] = {"pool_pre_ping": self.dialect == "postgresql"}
@@ -92,7 +89,7 @@ class Database:
             DatabaseUnavailable: instead of the driver's connection and lock errors.
         """
         with _translated():
-            async with self._turn(), AsyncSession(self.engine, expire_on_commit=False) as session:
+            async with AsyncSession(self.engine, expire_on_commit=False) as session:
                 # Begins here and not with the first statement: writers queue before they read.
                 _ = await session.connection(execution_options={_WRITES: True})
                 yield session
@@ -100,26 +97,6 @@ class Database:
                 if session.info.get(EMITS):
                     for listener in self.event_listeners:
                         listener()
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """On SQLite, which has one writer at a time: those of this process first come, first served.
-
-        Its own way of waiting is to look again at growing intervals: under many short writes, whoever waits
-        longest looks least often, and may give up.
-        """
-        if self.dialect != "sqlite":
-            yield
-            return
-        try:
-            async with asyncio.timeout(self._busy_seconds):
-                await self._writers.acquire()
-        except TimeoutError as error:
-            raise DatabaseUnavailable("the database is not available; try again") from error
-        try:
-            yield
-        finally:
-            self._writers.release()
 
     @asynccontextmanager
     async def schema_change(self) -> AsyncIterator[AsyncConnection]:

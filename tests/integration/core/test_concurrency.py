@@ -45,20 +45,6 @@ async def test_two_writers_queue_and_lose_no_update(database: Database) -> None:
     assert opened.refs_version == 10
 
 
-async def test_writers_take_turns(database: Database) -> None:
-    """Where only one can write at a time, whoever came first is first, and nobody gives up."""
-    order: list[int] = []
-
-    async def write(number: int) -> None:
-        async with database.transaction():
-            order.append(number)
-            await asyncio.sleep(0.002)
-
-    await asyncio.gather(*(write(number) for number in range(60)))
-    assert sorted(order) == list(range(60))
-    assert database.dialect != "sqlite" or order == sorted(order)
-
-
 async def test_a_read_sees_one_state(database: Database) -> None:
     core = Core.on(database)
     await core.user("alice")
