@@ -62,7 +62,7 @@ async def test_a_push_fires_a_bounded_number_of_requests(rig: Rig, monkeypatch: 
         '"r4" does not fire: a push fires 3 requests at most',
     ]
     assert await rig.run() == lines, "once more: those that fired count"
-    assert await rig.fired() == ["r0", "r1", "r2"]
+    assert sorted(await rig.fired()) == ["r0", "r1", "r2"]  # they may be of the same moment
     assert len(await rig.events()) == 3
 
 
