@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
+import structlog
 from sqlalchemy import event, text
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
@@ -20,6 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from core import sqlite
 from core.errors import AlreadyExists, Conflict, SettingsError, Unavailable
 from core.settings import DatabaseSettings
+
+_log = structlog.get_logger()
 
 _WRITES = "modelyard_writes"
 # In `info` of a session: its transaction writes events to the outbox.
@@ -151,6 +154,7 @@ def _translated() -> Iterator[None]:
             raise AlreadyExists("something with the same unique name exists already") from error
         raise Conflict("something that this refers to was deleted meanwhile") from error
     except (OperationalError, PoolTimeout) as error:
+        _log.warning("database.unavailable", cause=str(getattr(error, "orig", None) or error))
         raise DatabaseUnavailable("the database is not available; try again") from error
     except DBAPIError as error:
         if error.connection_invalidated:

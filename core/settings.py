@@ -73,7 +73,7 @@ class DatabaseSettings(Section, frozen=True):
 
     url: str = ""
     pool_size: int = 10
-    busy_seconds: int = 60
+    busy_seconds: int = 15
     migrate: bool = True
 
 

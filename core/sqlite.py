@@ -14,13 +14,11 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Any, Self, TypeVar
-
-T = TypeVar("T")
+from typing import Any, Self
 
 _PRAGMAS = ("synchronous=FULL", "foreign_keys=ON")
 
-_Call = tuple[Callable[[], Any], "asyncio.Future[Any] | None"]
+_Call = tuple[Callable[[], None], "asyncio.Future[None] | None"]
 
 
 async def connect(path: str, busy_seconds: float) -> "Connection":
@@ -64,15 +62,15 @@ class Cursor:
         return await self._run(lambda cursor: cursor.executemany(statement, parameters))
 
     async def _run(self, statement: Callable[[sqlite3.Cursor], object]) -> Self:
-        def work(raw: sqlite3.Connection) -> sqlite3.Cursor:
-            cursor = raw.cursor()
-            statement(cursor)
-            if cursor.description is not None:
-                self._rows = cursor.fetchall()
-            return cursor
+        def work(raw: sqlite3.Connection) -> None:
+            with contextlib.closing(raw.cursor()) as cursor:
+                statement(cursor)
+                self.description = cursor.description
+                if cursor.description is not None:
+                    self._rows = cursor.fetchall()
+                self.rowcount, self.lastrowid = cursor.rowcount, cursor.lastrowid
 
-        done = await self._connection.run(work)
-        self.description, self.rowcount, self.lastrowid = done.description, done.rowcount, done.lastrowid
+        await self._connection.run(work)
         return self
 
     async def fetchone(self) -> Any:
@@ -92,7 +90,13 @@ class Cursor:
 
 
 class Connection:
-    """One SQLite connection and the thread that alone touches it."""
+    """One SQLite connection and the thread that alone touches it.
+
+    No cursor of the driver leaves that thread, neither as a result nor in the frames of an error. Whoever
+    frees one, be it the garbage collector, resets its statement, for which SQLite takes the connection's
+    mutex; the thread holds that while it waits for the writer. An event loop that frees one would stand still
+    until `busy_seconds` had passed, and with it the writer that is waited for.
+    """
 
     def __init__(self) -> None:
         self._raw: sqlite3.Connection | None = None
@@ -134,18 +138,18 @@ class Connection:
         """Begins a read when the next statement runs, and none of it before."""
         self._begins = True
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[sqlite3.Connection], None]) -> None:
         """Calls `work` in the thread."""
         begins, self._begins = self._begins, False
         self._reads = self._reads or begins
 
-        def call() -> T:
+        def call() -> None:
             raw = self._opened()
             if begins:
                 raw.execute("BEGIN")
-            return work(raw)
+            work(raw)
 
-        return await self._called(call)
+        await self._called(call)
 
     async def commit(self) -> None:
         self._begins = self._reads = False
@@ -191,27 +195,28 @@ class Connection:
             raise sqlite3.OperationalError("the connection is closed")
         return self._raw
 
-    async def _called(self, function: Callable[[], T]) -> T:
-        future: asyncio.Future[T] = self._loop.create_future()
+    async def _called(self, function: Callable[[], None]) -> None:
+        future: asyncio.Future[None] = self._loop.create_future()
         self._calls.put((function, future))
-        return await future
+        await future
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             function, future = call
+            error: BaseException | None = None
             try:
-                result, error = function(), None
+                function()
             except BaseException as raised:  # noqa: BLE001 - goes to whoever waits
-                result, error = None, raised
+                error = raised.with_traceback(None)
             if future is not None:
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                    self._loop.call_soon_threadsafe(_settle, future, result, error)
+                    self._loop.call_soon_threadsafe(_settle, future, error)
 
 
-def _settle(future: "asyncio.Future[Any]", result: object, error: BaseException | None) -> None:
+def _settle(future: "asyncio.Future[None]", error: BaseException | None) -> None:
     if future.cancelled():
         return
     if error is None:
-        future.set_result(result)
+        future.set_result(None)
     else:
         future.set_exception(error)
