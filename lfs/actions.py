@@ -24,7 +24,7 @@ from lfs.batch import (
     choose_transfer,
 )
 from lfs.direct import DirectUploads
-from lfs.links import MAX_LINK_SECONDS, Link, Links, Use
+from lfs.links import MAX_LINK_SECONDS, Grant, Links, Use
 from lfs.multipart import MultipartUploads
 from lfs.objects import StoredObject
 from lfs.part_plan import PartPlan
@@ -46,10 +46,9 @@ class _Answering:
     """What all links of one answer have in common."""
 
     repository: RepositoryInfo
-    actor: Actor
     base: str
     seconds: int
-    expires: int
+    grant: Grant
 
 
 class Actions:
@@ -86,7 +85,8 @@ class Actions:
         """The whole answer. `base_url` has scheme, host and prefix of this server, as the client sees it."""
         seconds = self._life(decisions)
         base = f"{base_url}/{repository.path}.git/info/lfs"
-        call = _Answering(repository, actor, base, seconds, int(self._clock()) + seconds)
+        grant = self._links.grant(repository.id, actor, int(self._clock()) + seconds)
+        call = _Answering(repository, base, seconds, grant)
         transfer = choose_transfer(request, decisions, multipart_bytes=self._settings.multipart_bytes)
         uploads = await self._uploads(call, request, decisions, transfer)
         objects: list[Json] = []
@@ -115,7 +115,7 @@ class Actions:
             url = await self._stores[stored.store].signed_get(stored.key, seconds=call.seconds)
             if url is not None:
                 return _action(url, call)
-        return _action(self._object(call, Use.DOWNLOAD, stored.oid, stored.size), call)
+        return _action(_object(call, Use.DOWNLOAD, stored.oid, stored.size), call)
 
     async def _uploads(
         self, call: _Answering, request: BatchRequest, decisions: Sequence[Decision], transfer: Transfer
@@ -134,11 +134,11 @@ class Actions:
             elif oid in signed:
                 actions[oid] = {
                     "upload": _action(signed[oid].url, call, signed[oid].headers),
-                    "verify": self._verify(call, oid, size),
+                    "verify": _verify(call, oid, size),
                 }
             else:
                 # What we take ourselves is verified before we answer: nothing is left to ask about.
-                actions[oid] = {"upload": _action(self._object(call, Use.UPLOAD, oid, size), call)}
+                actions[oid] = {"upload": _action(_object(call, Use.UPLOAD, oid, size), call)}
         return actions
 
     async def _signed_puts(
@@ -158,18 +158,18 @@ class Actions:
         signed = await self._multipart.signed_parts(plan, call.seconds)
 
         def url(path: str, use: Use, part: int = 0) -> str:
-            return self._url(call, path, use, oid, size, upload_id=plan.upload_id, part=part)
+            return _url(call, path, use, oid, size, upload_id=plan.upload_id, part=part)
 
         def part(number: int) -> str:
             return url(multipart_actions.part_path(plan, number), Use.PART, number)
 
         complete = url(multipart_actions.complete_path(plan), Use.COMPLETE)
-        verify = self._url(call, "objects/verify", Use.VERIFY, oid, size)
+        verify = _url(call, "objects/verify", Use.VERIFY, oid, size)
         if transfer is Transfer.MULTIPART:
             actions = multipart_actions.hf(
                 plan, part=part, complete=complete, signed=signed, expires_in=call.seconds
             )
-            return {**actions, "verify": self._verify(call, oid, size)}
+            return {**actions, "verify": _verify(call, oid, size)}
         return multipart_actions.giftless(
             plan,
             part=part,
@@ -180,25 +180,19 @@ class Actions:
             expires_in=call.seconds,
         )
 
-    def _verify(self, call: _Answering, oid: str, size: int) -> Json:
-        return _action(self._url(call, "objects/verify", Use.VERIFY, oid, size), call)
 
-    def _object(self, call: _Answering, use: Use, oid: str, size: int) -> str:
-        return self._url(call, f"objects/{oid}", use, oid, size)
+def _verify(call: _Answering, oid: str, size: int) -> Json:
+    return _action(_url(call, "objects/verify", Use.VERIFY, oid, size), call)
 
-    def _url(
-        self,
-        call: _Answering,
-        path: str,
-        use: Use,
-        oid: str,
-        size: int,
-        *,
-        upload_id: str = "",
-        part: int = 0,
-    ) -> str:
-        link = Link(use, call.repository.id, oid, size, call.actor, call.expires, upload_id, part)
-        return f"{call.base}/{path}?link={self._links.sign(link)}"
+
+def _object(call: _Answering, use: Use, oid: str, size: int) -> str:
+    return _url(call, f"objects/{oid}", use, oid, size)
+
+
+def _url(
+    call: _Answering, path: str, use: Use, oid: str, size: int, *, upload_id: str = "", part: int = 0
+) -> str:
+    return f"{call.base}/{path}?link={call.grant.sign(use, oid, size, upload_id=upload_id, part=part)}"
 
 
 def _entry(oid: str, size: int, actions: Mapping[str, object]) -> Json:

@@ -2,17 +2,19 @@
 
 Text of a link, in the query as `?link=`:
 
-    base64url(msgpack of what it is for) "." base64url(HMAC-SHA256 of the part before the dot)
+    grant "." subject "." base64url(HMAC-SHA256 of what is before this dot)
 
-It names the actor and the credential too, so that whoever uses it can be asked about again: a link is never
-worth more than the credential that it was made with. Session tokens have the same form with another key;
-`git-lfs-authenticate` hands them out over SSH, for the HTTP face of one repository.
+The grant is base64url(msgpack of repository, actor and expiry), the same in all links of a batch; the subject
+is `use-oid-size-upload_id-part` as it stands. The grant names the actor and the credential, so that whoever
+uses the link can be asked about again: a link is never worth more than the credential that it was made with.
+Session tokens are a grant of their own with its HMAC under another key; `git-lfs-authenticate` hands them out
+over SSH, for the HTTP face of one repository.
 """
 
 import base64
 import binascii
 import hmac
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -36,8 +38,6 @@ MAX_LINK_SECONDS = 7 * 24 * 3600
 # What we make is below 500 characters.
 _MAX_TEXT = 2048
 
-T = TypeVar("T")
-
 
 class Use(StrEnum):
     """What a link is good for."""
@@ -53,6 +53,11 @@ class Use(StrEnum):
     def writes(self) -> bool:
         """Whether it needs the right to write."""
         return self is not Use.DOWNLOAD
+
+
+_SUBJECT = re.compile(
+    rf"({'|'.join(Use)})-([0-9a-f]{{64}})-([0-9]{{1,19}})-([0-9a-f]*)-([0-9]{{1,9}})", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,19 @@ class Session:
     expires: int
 
 
+class Grant:
+    """What the links of one answer have in common; see `Links.grant`."""
+
+    def __init__(self, key: bytes, text: str) -> None:
+        self._key = key
+        self._text = text
+
+    def sign(self, use: Use, oid: str, size: int, *, upload_id: str = "", part: int = 0) -> str:
+        """The text of a link; goes into a query as it is. `oid` and `upload_id` are hexadecimal."""
+        text = f"{self._text}.{use.value}-{oid}-{size}-{upload_id}-{part}"
+        return f"{text}.{_tag(self._key, text)}"
+
+
 class Links:
     """Signs and reads links and sessions with keys that are derived from the server's sealing key."""
 
@@ -86,9 +104,15 @@ class Links:
         self._link_key = _derive(sealing_key, b"modelyard lfs link 1")
         self._session_key = _derive(sealing_key, b"modelyard lfs session 1")
 
+    def grant(self, repository_id: str, actor: Actor, expires: int) -> Grant:
+        """Signs any number of links of this actor to this repository; `expires` is in Unix time."""
+        body = _GrantBody(repository_id, _ActorBody.of(actor), expires)
+        return Grant(self._link_key, _encoded(msgspec.msgpack.encode(body)))
+
     def sign(self, link: Link) -> str:
-        """The text of the link; goes into a query as it is."""
-        return _seal(self._link_key, _LinkBody.of(link))
+        """The text of one link; goes into a query as it is."""
+        grant = self.grant(link.repository_id, link.actor, link.expires)
+        return grant.sign(link.use, link.oid, link.size, upload_id=link.upload_id, part=link.part)
 
     def verify(self, text: str, *, now: float) -> Link:
         """What was signed; `now` is Unix time. Whom and what it is for is the caller's to compare.
@@ -96,14 +120,18 @@ class Links:
         Raises:
             LinkRefused: in the same words whatever is wrong.
         """
-        link = _unseal(self._link_key, text, _LinkBody, _LinkBody.link)
-        if link is None or link.expires <= now:
+        body, _, subject = _signed(self._link_key, text).partition(".")
+        grant, fields = _decoded(body, _GrantBody), _SUBJECT.fullmatch(subject)
+        if grant is None or fields is None or grant.expires <= now:
             raise LinkRefused(REFUSED)
-        return link
+        use, oid, size, upload_id, part = fields.groups()
+        actor = grant.actor.actor()
+        return Link(Use(use), grant.repository_id, oid, int(size), actor, grant.expires, upload_id, int(part))
 
     def sign_session(self, session: Session) -> str:
         """A bearer token that begins with `SESSION_PREFIX`."""
-        return SESSION_PREFIX + _seal(self._session_key, _SessionBody.of(session))
+        text = _encoded(msgspec.msgpack.encode(_SessionBody.of(session)))
+        return f"{SESSION_PREFIX}{text}.{_tag(self._session_key, text)}"
 
     def verify_session(self, text: str, *, now: float) -> Session:
         """What was signed; `now` is Unix time.
@@ -111,11 +139,11 @@ class Links:
         Raises:
             InvalidCredentials: in the same words whatever is wrong.
         """
-        body = text.removeprefix(SESSION_PREFIX)
-        session = _unseal(self._session_key, body, _SessionBody, _SessionBody.session)
-        if session is None or session.expires <= now or not text.startswith(SESSION_PREFIX):
+        signed = _signed(self._session_key, text.removeprefix(SESSION_PREFIX))
+        body = _decoded(signed, _SessionBody)
+        if body is None or body.expires <= now or not text.startswith(SESSION_PREFIX):
             raise InvalidCredentials("this session expired; ask for a new one over SSH")
-        return session
+        return Session(body.repository_id, body.writes, body.actor.actor(), body.expires)
 
 
 # Of links that are forged, expired, for something else, or whose credential was revoked.
@@ -159,40 +187,10 @@ class _ActorBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         )
 
 
-class _LinkBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    use: Use
+class _GrantBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     repository_id: str
-    oid: str
-    size: int
     actor: _ActorBody
     expires: int
-    upload_id: str
-    part: int
-
-    @classmethod
-    def of(cls, link: Link) -> "_LinkBody":
-        return cls(
-            link.use,
-            link.repository_id,
-            link.oid,
-            link.size,
-            _ActorBody.of(link.actor),
-            link.expires,
-            link.upload_id,
-            link.part,
-        )
-
-    def link(self) -> Link:
-        return Link(
-            self.use,
-            self.repository_id,
-            self.oid,
-            self.size,
-            self.actor.actor(),
-            self.expires,
-            self.upload_id,
-            self.part,
-        )
 
 
 class _SessionBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -205,9 +203,6 @@ class _SessionBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     def of(cls, session: Session) -> "_SessionBody":
         return cls(session.repository_id, session.writes, _ActorBody.of(session.actor), session.expires)
 
-    def session(self) -> Session:
-        return Session(self.repository_id, self.writes, self.actor.actor(), self.expires)
-
 
 B = TypeVar("B", bound=msgspec.Struct)
 
@@ -216,22 +211,19 @@ def _derive(sealing_key: bytes, info: bytes) -> bytes:
     return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(sealing_key)
 
 
-def _seal(key: bytes, body: msgspec.Struct) -> str:
-    text = _encoded(msgspec.msgpack.encode(body))
-    return f"{text}.{_tag(key, text)}"
-
-
-def _unseal(key: bytes, text: str, kind: type[B], opened: Callable[[B], T]) -> T | None:
-    """None for whatever was not signed with this key."""
-    body, dot, tag = text.partition(".")
-    if not dot or len(text) > _MAX_TEXT or not text.isascii():
-        return None
+def _signed(key: bytes, text: str) -> str:
+    """What stands before the tag; empty for whatever was not signed with this key."""
+    body, _, tag = text.rpartition(".")
+    if len(text) > _MAX_TEXT or not text.isascii():
+        return ""
     # The texts are compared, not what they decode to: base64 has more than one spelling of the same bytes.
-    if not bytes_eq(_tag(key, body).encode(), tag.encode()):
-        return None
+    return body if bytes_eq(_tag(key, body).encode(), tag.encode()) else ""
+
+
+def _decoded(text: str, kind: type[B]) -> B | None:
     try:
-        raw = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
-        return opened(msgspec.msgpack.decode(raw, type=kind))
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return msgspec.msgpack.decode(raw, type=kind)
     except (binascii.Error, msgspec.MsgspecError):  # signed by another version of this program
         return None
 

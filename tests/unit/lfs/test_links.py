@@ -23,7 +23,7 @@ ACTOR = Actor(
     credential="token:12",
     address="2001:db8::1",
 )
-LINK = Link(Use.PART, "f" * 32, "a" * 64, 2**62, ACTOR, NOW + 60, "u" * 32, 17)
+LINK = Link(Use.PART, "f" * 32, "a" * 64, 2**62, ACTOR, NOW + 60, "e" * 32, 17)
 LINKS = Links(b"k" * 32)
 OTHERS = Links(b"l" * 32)
 
@@ -88,14 +88,23 @@ def test_no_character_can_be_changed() -> None:
 
 
 def test_what_a_link_says_cannot_be_rewritten() -> None:
-    body, _, tag = LINKS.sign(LINK).partition(".")
-    other, _, _ = LINKS.sign(replace(LINK, size=5)).partition(".")
-    assert body != other
-    refused(f"{other}.{tag}")
-    padded = base64.urlsafe_b64encode(
-        base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)) + b"\0"
-    ).decode()
-    refused(f"{padded.rstrip('=')}.{tag}")
+    grant, subject, tag = LINKS.sign(LINK).split(".")
+    for other in (replace(LINK, size=5), replace(LINK, part=18), replace(LINK, expires=NOW + 61)):
+        body = LINKS.sign(other).rpartition(".")[0]
+        assert body != f"{grant}.{subject}"
+        refused(f"{body}.{tag}")
+    raw = base64.urlsafe_b64decode(grant + "=" * (-len(grant) % 4))
+    padded = base64.urlsafe_b64encode(raw + b"\0").decode().rstrip("=")
+    refused(f"{padded}.{subject}.{tag}")
+
+
+def test_links_of_one_grant() -> None:
+    grant = LINKS.grant(LINK.repository_id, LINK.actor, LINK.expires)
+    first, second = grant.sign(Use.DOWNLOAD, "a" * 64, 0), grant.sign(Use.UPLOAD, "b" * 64, 1)
+    plain = replace(LINK, upload_id="", part=0)
+    assert LINKS.verify(first, now=NOW) == replace(plain, use=Use.DOWNLOAD, size=0)
+    assert LINKS.verify(second, now=NOW) == replace(plain, use=Use.UPLOAD, oid="b" * 64, size=1)
+    refused(f"{first.rpartition('.')[0]}.{second.rpartition('.')[2]}")
 
 
 @given(st.text(max_size=300))
