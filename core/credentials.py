@@ -92,9 +92,8 @@ class Credentials:
         """
         if not tokens.is_well_formed(secret):
             raise InvalidCredentials(_WRONG)
-        async with self._database.read() as session:
-            found = (await session.execute(_BY_TOKEN, {"digest": tokens.digest(secret)})).one_or_none()
-        if found is None or found.suspended_at is not None:
+        rows = await self._database.rows(_BY_TOKEN, {"digest": tokens.digest(secret)})
+        if not rows or (found := rows[0]).suspended_at is not None:
             raise InvalidCredentials(_WRONG)
         if found.expires_at is not None and found.expires_at <= now():
             raise InvalidCredentials(f"this token expired on {found.expires_at:%Y-%m-%d}")

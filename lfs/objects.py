@@ -90,12 +90,9 @@ class Objects:
     async def find(self, repository_id: str, oids: Collection[str]) -> dict[str, StoredObject]:
         """Those of `oids` that the repository has, damaged ones included; up to 10,000 in one query."""
         found: dict[str, StoredObject] = {}
-        if not oids:
-            return found
-        async with self._database.read() as session:
-            for some in _slices(oids):
-                rows = await session.execute(_LIVE, {"repository_id": repository_id, "oids": some})
-                found.update((row.oid, row) for row in (StoredObject(*columns) for columns in rows))
+        for some in _slices(oids):
+            rows = await self._database.rows(_LIVE, {"repository_id": repository_id, "oids": some})
+            found.update((row.oid, row) for row in (StoredObject(*columns) for columns in rows))
         return found
 
     async def missing(self, repository_id: str, oids: Collection[str]) -> set[str]:

@@ -5,6 +5,7 @@ because its owner cannot empty it.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,10 +27,17 @@ _MOST_WAITING = 10_000
 
 # Built once: every batch for an upload asks.
 _OWNER = (
-    select(Account)
+    select(Account.id, Account.name, Account.lfs_quota_bytes)
     .join(Repository, Repository.owner_id == Account.id)
     .where(Repository.id == bindparam("repository_id"))
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    id: int
+    name: str
+    lfs_quota_bytes: int | None
 
 
 class Quotas:
@@ -46,11 +54,13 @@ class Quotas:
             QuotaExceeded: with the `quota_bytes`.
             RepositoryNotFound: it was deleted meanwhile.
         """
-        async with self._database.read() as session:
-            owner = await session.scalar(_OWNER, {"repository_id": repository_id})
-            if owner is None:
-                raise RepositoryNotFound("no such repository")
-            await self._require(session, owner, more_bytes)
+        rows = await self._database.rows(_OWNER, {"repository_id": repository_id})
+        if not rows:
+            raise RepositoryNotFound("no such repository")
+        owner = _Owner(*rows[0])
+        if self._limit(owner):
+            async with self._database.read() as session:
+                await self._require(session, owner, more_bytes)
 
     async def reserve(
         self, session: AsyncSession, owner_id: int, repository_id: str, oid: str, size: int
@@ -130,10 +140,10 @@ class Quotas:
             )
         return owner
 
-    def _limit(self, owner: Account) -> int:
+    def _limit(self, owner: Account | _Owner) -> int:
         return self._default if owner.lfs_quota_bytes is None else owner.lfs_quota_bytes
 
-    async def _require(self, session: AsyncSession, owner: Account, more_bytes: int) -> None:
+    async def _require(self, session: AsyncSession, owner: Account | _Owner, more_bytes: int) -> None:
         limit = self._limit(owner)
         if not limit or not more_bytes:
             return
