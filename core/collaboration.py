@@ -1,7 +1,6 @@
 """Who else may use one repository: collaborators, deploy keys, and rules about branches."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -17,7 +16,7 @@ from core.keyring import KeyInfo, add_key, new_key
 from core.lookup import require_user
 from core.models import Account, BranchRule, Collaborator, Repository, Role, SshKey
 from core.names import Address
-from core.opening import RepositoryInfo, require_repository
+from core.opening import Opener
 from core.settings import AuthSettings
 from core.texts import checked_text
 from core.unique import flush_or_exists
@@ -60,12 +59,11 @@ class Collaboration:
     """Every method needs ADMIN on the repository, and refuses as `core.access.authorize` does."""
 
     def __init__(self, database: Database, auth: AuthSettings) -> None:
-        self._database = database
-        self._anonymous_read = auth.anonymous_read
+        self._opener = Opener(database, auth)
 
     async def collaborators(self, actor: Actor, address: Address) -> list[CollaboratorInfo]:
         """By name; the owner and members of the owning organisation are not among them."""
-        async with self._reading(actor, address) as (session, repository):
+        async with self._opener.reading(actor, address, Permission.ADMIN) as (session, repository):
             query = (
                 select(Account.name, Collaborator.role, Collaborator.created_at)
                 .join(Collaborator, Collaborator.user_id == Account.id)
@@ -84,7 +82,7 @@ class Collaboration:
             AccountNotFound: no such user.
             Unprocessable: the owner has every right already.
         """
-        async with self._changing(actor, address) as (session, repository, path):
+        async with self._opener.changing(actor, address) as (session, repository, info):
             account = await require_user(session, user, lock="share")
             if account.id == repository.owner_id:
                 raise Unprocessable(f"{account.name} owns this repository")
@@ -94,22 +92,22 @@ class Collaboration:
                 session.add(collaborator)
             collaborator.role = role
             await session.flush()
-            record(session, actor, Action.COLLABORATOR_SET, path, user=account.name, role=role.value)
+            record(session, actor, Action.COLLABORATOR_SET, info.path, user=account.name, role=role.value)
             return CollaboratorInfo(account.name, role, collaborator.created_at)
 
     async def remove_collaborator(self, actor: Actor, address: Address, user: str) -> None:
         """Takes the role away. Raises `NotFound` if the user has none here."""
-        async with self._changing(actor, address) as (session, repository, path):
+        async with self._opener.changing(actor, address) as (session, repository, info):
             account = await require_user(session, user)
             collaborator = await session.get(Collaborator, (repository.id, account.id))
             if collaborator is None:
                 raise NotFound(f"{account.name} is not a collaborator")
-            record(session, actor, Action.COLLABORATOR_REMOVE, path, user=account.name)
+            record(session, actor, Action.COLLABORATOR_REMOVE, info.path, user=account.name)
             await session.delete(collaborator)
 
     async def deploy_keys(self, actor: Actor, address: Address) -> list[KeyInfo]:
         """Oldest first."""
-        async with self._reading(actor, address) as (session, repository):
+        async with self._opener.reading(actor, address, Permission.ADMIN) as (session, repository):
             query = select(SshKey).where(SshKey.repository_id == repository.id).order_by(SshKey.id)
             return [KeyInfo.of(key) for key in await session.scalars(query)]
 
@@ -122,7 +120,7 @@ class Collaboration:
             InvalidKey: not a key that is accepted.
             AlreadyExists: the key proves an identity already.
         """
-        async with self._changing(actor, address) as (session, repository, path):
+        async with self._opener.changing(actor, address) as (session, repository, info):
             key = new_key(text, title)
             key.repository_id, key.read_only = repository.id, read_only
             await add_key(session, key)
@@ -130,7 +128,7 @@ class Collaboration:
                 session,
                 actor,
                 Action.DEPLOY_KEY_ADD,
-                path,
+                info.path,
                 id=key.id,
                 fingerprint=key.fingerprint,
                 read_only=read_only,
@@ -139,16 +137,18 @@ class Collaboration:
 
     async def remove_deploy_key(self, actor: Actor, address: Address, key_id: int) -> None:
         """Ends the key at once. Raises `NotFound` if the repository has no such key."""
-        async with self._changing(actor, address) as (session, repository, path):
+        async with self._opener.changing(actor, address) as (session, repository, info):
             key = await session.get(SshKey, key_id)
             if key is None or key.repository_id != repository.id:
                 raise NotFound("no such deploy key")
-            record(session, actor, Action.DEPLOY_KEY_REMOVE, path, id=key.id, fingerprint=key.fingerprint)
+            record(
+                session, actor, Action.DEPLOY_KEY_REMOVE, info.path, id=key.id, fingerprint=key.fingerprint
+            )
             await session.delete(key)
 
     async def branch_rules(self, actor: Actor, address: Address) -> list[BranchRuleInfo]:
         """Oldest first."""
-        async with self._reading(actor, address) as (session, repository):
+        async with self._opener.reading(actor, address, Permission.ADMIN) as (session, repository):
             query = (
                 select(BranchRule).where(BranchRule.repository_id == repository.id).order_by(BranchRule.id)
             )
@@ -171,7 +171,7 @@ class Collaboration:
             AccountNotFound: a pusher is no user.
             Unprocessable: the pattern cannot be, or there are 100 rules already.
         """
-        async with self._changing(actor, address) as (session, repository, path):
+        async with self._opener.changing(actor, address) as (session, repository, info):
             of_this = select(func.count()).where(BranchRule.repository_id == repository.id)
             if (await session.scalar(of_this) or 0) >= _MAX_RULES:  # each push tries each rule on each ref
                 raise Unprocessable(f"a repository has {_MAX_RULES} branch rules at most")
@@ -184,7 +184,7 @@ class Collaboration:
             )
             session.add(rule)
             await flush_or_exists(session, f"there is a rule for {pattern} already", pattern=pattern)
-            _record(session, actor, Action.BRANCH_RULE_ADD, path, rule)
+            _record(session, actor, Action.BRANCH_RULE_ADD, info.path, rule)
             return BranchRuleInfo.of(rule)
 
     async def update_branch_rule(
@@ -198,39 +198,19 @@ class Collaboration:
         pushers: Sequence[str] | None,
     ) -> BranchRuleInfo:
         """Replaces what a rule allows. Raises `NotFound`, and as `add_branch_rule`."""
-        async with self._changing(actor, address) as (session, repository, path):
+        async with self._opener.changing(actor, address) as (session, repository, info):
             rule = await _rule(session, repository, rule_id)
             rule.allow_force, rule.allow_delete = allow_force, allow_delete
             rule.pushers = await _checked_pushers(session, pushers)
-            _record(session, actor, Action.BRANCH_RULE_UPDATE, path, rule)
+            _record(session, actor, Action.BRANCH_RULE_UPDATE, info.path, rule)
             return BranchRuleInfo.of(rule)
 
     async def remove_branch_rule(self, actor: Actor, address: Address, rule_id: int) -> None:
         """Ends the protection. Raises `NotFound` if the repository has no such rule."""
-        async with self._changing(actor, address) as (session, repository, path):
+        async with self._opener.changing(actor, address) as (session, repository, info):
             rule = await _rule(session, repository, rule_id)
-            _record(session, actor, Action.BRANCH_RULE_REMOVE, path, rule)
+            _record(session, actor, Action.BRANCH_RULE_REMOVE, info.path, rule)
             await session.delete(rule)
-
-    @asynccontextmanager
-    async def _reading(
-        self, actor: Actor, address: Address
-    ) -> AsyncIterator[tuple[AsyncSession, Repository]]:
-        async with self._database.read() as session:
-            repository, _ = await require_repository(
-                session, actor, address, Permission.ADMIN, anonymous_read=self._anonymous_read
-            )
-            yield session, repository
-
-    @asynccontextmanager
-    async def _changing(
-        self, actor: Actor, address: Address
-    ) -> AsyncIterator[tuple[AsyncSession, Repository, str]]:
-        async with self._database.transaction() as session:
-            repository, owner = await require_repository(
-                session, actor, address, Permission.ADMIN, anonymous_read=self._anonymous_read, lock=True
-            )
-            yield session, repository, RepositoryInfo.of(repository, owner).path
 
 
 async def _rule(session: AsyncSession, repository: Repository, rule_id: int) -> BranchRule:

@@ -1,5 +1,7 @@
 """From an address to a repository that somebody may use."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -7,9 +9,11 @@ from typing import Self
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.access import Actor, Permission, authorize
+from core.database import Database
 from core.lookup import find_repository
 from core.models import ObjectFormat, Repository, RepositoryType, Visibility
 from core.names import Address
+from core.settings import AuthSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +82,33 @@ async def require_repository(
     await authorize(session, actor, found[0] if found else None, permission, anonymous_read=anonymous_read)
     assert found is not None, "authorize refuses what does not exist"
     return found
+
+
+class Opener:
+    """Transactions about one repository, found and authorised in them. Refuses as `core.access.authorize`."""
+
+    def __init__(self, database: Database, auth: AuthSettings) -> None:
+        self._database = database
+        self._anonymous_read = auth.anonymous_read
+
+    @asynccontextmanager
+    async def reading(
+        self, actor: Actor, address: Address, permission: Permission
+    ) -> AsyncIterator[tuple[AsyncSession, RepositoryInfo]]:
+        """A snapshot, as `Database.read`."""
+        async with self._database.read() as session:
+            found = await require_repository(
+                session, actor, address, permission, anonymous_read=self._anonymous_read
+            )
+            yield session, RepositoryInfo.of(*found)
+
+    @asynccontextmanager
+    async def changing(
+        self, actor: Actor, address: Address
+    ) -> AsyncIterator[tuple[AsyncSession, Repository, RepositoryInfo]]:
+        """A unit of work that holds the lock on the repository's row; it takes ADMIN."""
+        async with self._database.transaction() as session:
+            repository, owner = await require_repository(
+                session, actor, address, Permission.ADMIN, anonymous_read=self._anonymous_read, lock=True
+            )
+            yield session, repository, RepositoryInfo.of(repository, owner)

@@ -26,7 +26,7 @@ from core.models import (
     random_id,
 )
 from core.names import Address, check_branch_name, check_repository_name
-from core.opening import RepositoryInfo, require_repository
+from core.opening import Opener, RepositoryInfo
 from core.outbox import EventName, emit, identity, keep_identity
 from core.settings import AuthSettings, RepositorySettings
 from core.texts import checked_text
@@ -42,6 +42,7 @@ class Repositories:
 
     def __init__(self, database: Database, settings: RepositorySettings, auth: AuthSettings) -> None:
         self._database = database
+        self._opener = Opener(database, auth)
         self._settings = settings
         self._anonymous_read = auth.anonymous_read
 
@@ -51,8 +52,8 @@ class Repositories:
         Raises:
             AuthenticationRequired, RepositoryNotFound, PermissionDenied: as `core.access.authorize`.
         """
-        async with self._database.read() as session:
-            return RepositoryInfo.of(*await self._require(session, actor, address, permission))
+        async with self._opener.reading(actor, address, permission) as (_, info):
+            return info
 
     async def open_or_create(self, actor: Actor, address: Address, transport: Transport) -> RepositoryInfo:
         """The repository to push to; created if it is missing, the actor may, and the settings allow it.
@@ -141,8 +142,7 @@ class Repositories:
             InvalidName, Unprocessable: the branch cannot be, or is not among those that exist; or the
                 description is too long.
         """
-        async with self._database.transaction() as session:
-            repository, owner = await self._require(session, actor, address, Permission.ADMIN, lock=True)
+        async with self._opener.changing(actor, address) as (session, repository, before):
             changes: dict[str, Any] = {}
             if visibility is not None and visibility != repository.visibility:
                 changes["visibility"] = [repository.visibility, visibility.value]
@@ -152,11 +152,10 @@ class Repositories:
             if default_branch is not None and default_branch != repository.default_branch:
                 changes["default_branch"] = [repository.default_branch, default_branch]
                 await _set_default_branch(session, repository, default_branch)
-                path = RepositoryInfo.of(repository, owner).path
-                payload = {"path": path, "default_branch": default_branch, "actor": actor.name}
+                payload = {"path": before.path, "default_branch": default_branch, "actor": actor.name}
                 emit(session, EventName.REPOSITORY_DEFAULT_BRANCH_CHANGED, repository.id, payload)
             repository.updated_at = now()
-            info = RepositoryInfo.of(repository, owner)
+            info = RepositoryInfo.of(repository, before.owner)
             if changes:
                 record(session, actor, Action.REPOSITORY_UPDATE, info.path, **changes)
             return info
@@ -171,9 +170,8 @@ class Repositories:
             AlreadyExists: with the `path` that is taken.
             InvalidName, Unprocessable: the new name cannot be, or the type would change.
         """
-        async with self._database.transaction() as session:
-            repository, owner = await self._require(session, actor, address, Permission.ADMIN, lock=True)
-            before = RepositoryInfo.of(repository, owner).address
+        async with self._opener.changing(actor, address) as (session, repository, info):
+            before = info.address
             if to.type is not before.type:
                 raise Unprocessable("a model cannot become a dataset, nor a dataset a model")
             target = await require_account(session, to.owner, lock="share")
@@ -181,7 +179,7 @@ class Repositories:
                 await require_creation(session, actor, target, self._settings.creators)
             after = Address(to.type, target.name, check_repository_name(to.name))
             if after == before:
-                return RepositoryInfo.of(repository, owner)
+                return info
             former_owner_id = repository.owner_id
             repository.owner_id, repository.name, repository.updated_at = target.id, after.name, now()
             await flush_or_exists(session, f"{after.path} exists already", path=after.path)
@@ -206,9 +204,7 @@ class Repositories:
         Raises:
             AuthenticationRequired, RepositoryNotFound, PermissionDenied: it needs ADMIN.
         """
-        async with self._database.transaction() as session:
-            repository, owner = await self._require(session, actor, address, Permission.ADMIN, lock=True)
-            info = RepositoryInfo.of(repository, owner)
+        async with self._opener.changing(actor, address) as (session, repository, info):
             session.add(DeletedRepository(repository_id=info.id, address=info.path))
             record(session, actor, Action.REPOSITORY_DELETE, info.path, id=info.id)
             await keep_identity(session, info)
@@ -256,19 +252,6 @@ class Repositories:
             visible = await visible_to(session, actor, anonymous_read=self._anonymous_read)
             rows = await session.execute(query.where(visible))
             return [RepositoryInfo.of(repository, name) for repository, name in rows]
-
-    async def _require(
-        self,
-        session: AsyncSession,
-        actor: Actor,
-        address: Address,
-        permission: Permission,
-        *,
-        lock: bool = False,
-    ) -> tuple[Repository, str]:
-        return await require_repository(
-            session, actor, address, permission, anonymous_read=self._anonymous_read, lock=lock
-        )
 
 
 async def _set_default_branch(session: AsyncSession, repository: Repository, branch: str) -> None:

@@ -1,7 +1,6 @@
 """The maintenance queue: which repository is repacked when, by which worker."""
 
 import asyncio
-import random
 from datetime import timedelta
 
 import structlog
@@ -10,6 +9,7 @@ from sqlalchemy import func, or_, select
 from core.database import Database
 from core.errors import ModelyardError, RepositoryNotFound
 from core.models import MaintenanceTask, Pack, PackKind, Repository, now
+from core.polling import Poll
 from core.settings import MaintenanceSettings
 from gitserver.process import GitFailed
 from gitserver.repack import Repacker, RepackReport
@@ -37,8 +37,8 @@ class Maintenance:
     async def run_forever(self) -> None:
         """Works until cancelled: queued tasks as they come, sweeping and planning every hour."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._work_queue())
-            group.create_task(self._hourly())
+            group.create_task(Poll("maintenance", self._settings.poll_seconds).forever(self.run_due))
+            group.create_task(Poll("maintenance.sweep", _HOURLY).forever(self._sweep_and_plan))
 
     async def run(self, repository_id: str, *, full: bool = True, prune: bool = False) -> RepackReport | None:
         """Repacks one repository now, past the queue. Raises as `Repacker.repack`."""
@@ -84,28 +84,9 @@ class Maintenance:
             session.add_all(MaintenanceTask(repository_id=one, full=True) for one in ids)
         return len(ids)
 
-    async def _work_queue(self) -> None:
-        while True:
-            try:
-                await self.run_due()
-            except ModelyardError as error:
-                log.warning("maintenance.postponed", code=error.code, error=error.message)
-            except Exception:
-                # A fault here must not end the transfers beside it.
-                log.exception("maintenance.fault")
-            # Spread out, so that workers do not ask in step.
-            await asyncio.sleep(self._settings.poll_seconds * random.uniform(0.8, 1.2))  # noqa: S311
-
-    async def _hourly(self) -> None:
-        while True:
-            try:
-                await self._sweeper.sweep()
-                await self.plan()
-            except ModelyardError as error:
-                log.warning("maintenance.sweep_failed", code=error.code, error=error.message)
-            except Exception:
-                log.exception("maintenance.fault")
-            await asyncio.sleep(_HOURLY * random.uniform(0.8, 1.2))  # noqa: S311
+    async def _sweep_and_plan(self) -> None:
+        await self._sweeper.sweep()
+        await self.plan()
 
     async def _claim(self) -> MaintenanceTask | None:
         async with self._database.transaction() as session:

@@ -18,7 +18,6 @@ _MAX_SIDEBAND = 65515
 
 BAND_DATA = b"\x01"
 BAND_PROGRESS = b"\x02"
-BAND_ERROR = b"\x03"
 
 
 class ByteReader(Protocol):
@@ -135,7 +134,7 @@ class PktReader:
 
 
 class Sideband:
-    """Multiplexes report, progress and errors on one stream (side-band-64k), or passes the report bare.
+    """Multiplexes report and progress on one stream (side-band-64k), or passes the report bare.
 
     Writes are serialised, so that keep-alives can be sent from another task.
     """
@@ -162,13 +161,6 @@ class Sideband:
         if self._enabled:
             async with self._lock:
                 await self._writer.write(pkt_line(BAND_PROGRESS))
-
-    async def fatal(self, text: bytes) -> None:
-        """Sends an error that makes the client stop."""
-        if self._enabled:
-            await self._send(BAND_ERROR, text)
-        else:
-            await self._writer.write(pkt_line(b"ERR " + text))
 
     async def end(self) -> None:
         """Closes the multiplexed stream."""

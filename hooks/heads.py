@@ -22,6 +22,7 @@ from core.models import (
     now,
 )
 from core.outbox import EventName, emit
+from core.polling import Poll
 from gitserver.publish import lock_repository
 from hooks.summary import facets
 from hooks.version import VERSION, Version
@@ -43,7 +44,7 @@ class Heads:
     ) -> None:
         self._database = database
         self._versions = versions
-        self._poll_seconds = poll_seconds
+        self._poll = Poll("heads", poll_seconds)
         self._hinted = asyncio.Event()
         self._hints: set[str] = set()
         # Repositories that cannot be followed just now, and since when.
@@ -58,12 +59,7 @@ class Heads:
         """Catches up now and then, and follows single branches when it is told to."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_hints())
-            while True:
-                try:
-                    await self.catch_up()
-                except ModelyardError as error:
-                    log.warning("heads.failed", reason=error.message)
-                await asyncio.sleep(self._poll_seconds)
+            await self._poll.forever(self.catch_up)
 
     async def _follow_hints(self) -> None:
         while True:

@@ -17,6 +17,7 @@ import structlog
 from core import failpoints
 from core.database import Database
 from core.errors import ModelyardError, RepositoryNotFound
+from core.polling import Poll
 from core.settings import HooksSettings
 from hooks.queueing import HeldPush, LeaseLost, PushQueue
 from hooks.received import PostReceiveStep, ReceivedPush, Report
@@ -64,8 +65,7 @@ class Pipeline:
         self._queue = PushQueue(database, max(lease, _SHORTEST_LEASE))
         self._works: OrderedDict[int, _Work] = OrderedDict()
         self._running = False
-        # Set when there is news, and then replaced: whoever took it before he looked has missed nothing.
-        self._news = asyncio.Event()
+        self._polls = [Poll("hooks.queue", settings.poll_seconds) for _ in range(settings.workers)]
 
     async def received(self, push_id: int) -> Sequence[str]:
         """See `gitserver.policy.PostReceive`; says nothing where `run_forever` does not run.
@@ -99,8 +99,8 @@ class Pipeline:
         self._running = True
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self._settings.workers):
-                    group.create_task(self._work_queue())
+                for poll in self._polls:
+                    group.create_task(poll.forever(self.run_due))
         finally:
             self._running = False
             for work in self._works.values():
@@ -142,24 +142,8 @@ class Pipeline:
             self._tell()
 
     def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
-
-    async def _work_queue(self) -> None:
-        while True:
-            news = self._news
-            try:
-                await self.run_due()
-            except ModelyardError as error:
-                log.warning("hooks.queue_postponed", code=error.code, error=error.message)
-            except Exception:
-                # A fault here must not end the transfers beside it.
-                log.exception("hooks.fault")
-            # Spread out, so that workers do not ask in step.
-            pause = self._settings.poll_seconds * random.uniform(0.8, 1.2)  # noqa: S311
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await news.wait()
+        for poll in self._polls:
+            poll.hint()
 
     async def _work_next(self) -> bool:
         held = await self._queue.claim([id_ for id_, work in self._works.items() if not work.began])

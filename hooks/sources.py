@@ -2,7 +2,6 @@
 
 import asyncio
 import tempfile
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
@@ -32,17 +31,12 @@ REACH_BYTES = 256 * 1024**2
 
 
 class Bridge:
-    """Lets a thread wait for coroutines of the event loop, as long as the block runs.
-
-    Attributes:
-        waited: the seconds that threads have spent waiting.
-    """
+    """Lets a thread wait for coroutines of the event loop, as long as the block runs."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
-        self.waited = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,13 +59,10 @@ class Bridge:
             raise SourceUnreadable("nobody waits for this any more")
         answer: Future[T] = Future()
         self._loop.call_soon_threadsafe(self._start, start, answer)
-        began = time.monotonic()
         try:
             return answer.result()
         except CancelledError as error:
             raise SourceUnreadable("nobody waits for this any more") from error
-        finally:
-            self.waited += time.monotonic() - began
 
     def _start(self, start: Callable[[], Coroutine[Any, Any, T]], answer: Future[T]) -> None:
         if self._closed:

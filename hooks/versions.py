@@ -15,7 +15,6 @@ from core.database import Database
 from core.errors import RepositoryNotFound
 from core.models import ModelVersion, Repository, RepositoryType, now
 from core.upsert import insert_into
-from gitserver.publish import lock_repository
 from hooks.errors import ContentMissing, ContentUnavailable
 from hooks.formats.parsed import Finding, Parsed
 from hooks.formats.source import SourceUnreadable
@@ -77,15 +76,6 @@ class Versions:
         async with lock, self._places, self._trees.open(repository_id, commit) as tree:
             made = await self._made(tree, kind)
         return stored if stored is not None and stored == replace(made, stored=True) else made
-
-    async def understand(self, repository_id: str, commit: str) -> Version:
-        """The same, stored for good: for commits that branches and tags name. Raises as `look`."""
-        version = await self.look(repository_id, commit)
-        if not version.stored:
-            async with self._database.transaction() as session:
-                await lock_repository(session, repository_id)
-                await store(session, version)
-        return replace(version, stored=True)
 
     async def parsed(
         self, version: Version, files: Iterable[VersionFile], *, lists: bool = False

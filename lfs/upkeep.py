@@ -1,12 +1,10 @@
 """What a server does with large files by itself, in the background."""
 
-import asyncio
-import random
 from dataclasses import dataclass
 
 import structlog
 
-from core.errors import ModelyardError
+from core.polling import Poll
 from core.settings import LfsSettings
 from lfs.abandoned import AbandonedUploads
 from lfs.collector import Collector
@@ -49,16 +47,7 @@ class Upkeep:
 
     async def run_forever(self) -> None:
         """Until cancelled: sweeps every hour, and collects every `[lfs] gc_hours` unless that is 0."""
-        while True:
-            try:
-                await self.run()
-            except ModelyardError as error:
-                log.warning("lfs.upkeep_failed", code=error.code, error=error.message)
-            except Exception:
-                # A fault here must not end the transfers beside it.
-                log.exception("lfs.upkeep_fault")
-            # Spread out, so that workers do not ask in step.
-            await asyncio.sleep(_HOURLY * random.uniform(0.8, 1.2))  # noqa: S311
+        await Poll("lfs.upkeep", _HOURLY).forever(self.run)
 
     async def run(self) -> None:
         """Does once what is due."""

@@ -1,15 +1,14 @@
 """The workers that deliver: what is due is claimed, signed, sent and recorded."""
 
 import asyncio
-import random
 import time
 from collections import Counter
-from contextlib import suppress
 
 import structlog
 
 from core import failpoints
 from core.errors import ModelyardError
+from core.polling import Poll
 from core.settings import WebhooksSettings
 from webhooks.claims import Claim, Claims
 from webhooks.errors import SecretsUnreadable
@@ -36,7 +35,7 @@ class Deliveries:
         self._sender = sender
         self._box = box
         self._settings = settings
-        self._wake = asyncio.Event()
+        self._poll = Poll("webhook.delivery", settings.poll_seconds)
         # Attempts under way, by receiver.
         self._busy: Counter[str] = Counter()
 
@@ -47,24 +46,12 @@ class Deliveries:
 
     def hint(self) -> None:
         """Something may be due: do not wait for the next look."""
-        self._wake.set()
+        self._poll.hint()
 
     async def run_forever(self) -> None:
         """Until cancelled. Attempts that are under way then are recorded as interrupted, and tried again."""
         async with asyncio.TaskGroup() as group:
-            while True:
-                self._wake.clear()
-                try:
-                    await self._begin_due(group)
-                except ModelyardError as error:
-                    log.warning("webhook.delivery_postponed", code=error.code, error=error.message)
-                except Exception:
-                    # A fault here must not end the transfers beside it.
-                    log.exception("webhook.delivery_fault")
-                with suppress(TimeoutError):
-                    # Spread out, so that workers do not ask in step.
-                    async with asyncio.timeout(self._settings.poll_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
-                        await self._wake.wait()
+            await self._poll.forever(lambda: self._begin_due(group))
 
     async def run_due(self, stream: StreamKey | None = None) -> int:
         """Makes the attempts that are due now, and those that become due by them; returns how many.

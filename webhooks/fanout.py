@@ -11,30 +11,24 @@ Why this keeps the order of the events of one repository, with any number of wor
 - Deliveries and `handled_at` are one transaction: no event is told twice, and none is lost.
 """
 
-import asyncio
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
-import structlog
 from sqlalchemy import Select, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core import failpoints
 from core.database import Database
-from core.errors import ModelyardError
 from core.lookup import find_account
 from core.models import Account, Delivery, OutboxEvent, Repository, Webhook, now
 from core.opening import RepositoryInfo
 from core.outbox import identity
+from core.polling import Poll
 from core.settings import WebhooksSettings
 from webhooks.envelopes import body_of
 from webhooks.events import matches
 from webhooks.scopes import ScopeKind
 from webhooks.streams import feed
-
-log = structlog.get_logger(__name__)
 
 BEFORE_COMMIT = failpoints.declare(
     "webhook.before-fanout", "the deliveries of events are written and not committed"
@@ -72,27 +66,15 @@ class Fanout:
         self._database = database
         self._settings = settings
         self._on_deliveries = on_deliveries
-        self._wake = asyncio.Event()
+        self._poll = Poll("webhook.fanout", settings.poll_seconds)
 
     def hint(self) -> None:
         """There may be events: do not wait for the next look."""
-        self._wake.set()
+        self._poll.hint()
 
     async def run_forever(self) -> None:
         """Until cancelled: at every hint, and every `[webhooks] poll_seconds`."""
-        while True:
-            self._wake.clear()
-            try:
-                await self.run_due()
-            except ModelyardError as error:
-                log.warning("webhook.fanout_postponed", code=error.code, error=error.message)
-            except Exception:
-                # A fault here must not end the transfers beside it.
-                log.exception("webhook.fanout_fault")
-            with suppress(TimeoutError):
-                # Spread out, so that workers do not ask in step.
-                async with asyncio.timeout(self._settings.poll_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
-                    await self._wake.wait()
+        await self._poll.forever(self.run_due)
 
     async def run_due(self) -> int:
         """Handles every event that waits; returns how many deliveries were written.

@@ -1,7 +1,6 @@
 """What was delivered, what was not, every attempt at it; and doing it again."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,8 +15,8 @@ from core.models import Attempt, Delivery, DeliveryState, Webhook, now
 from core.settings import AuthSettings
 from webhooks.errors import DeliveryNotFound, WebhookPaused
 from webhooks.records import AttemptInfo, DeliveryDetails, DeliveryInfo, listed
-from webhooks.scopes import Held, WebhookScope, hold
-from webhooks.streams import feed, lock_webhook
+from webhooks.scopes import Held, Scopes, WebhookScope
+from webhooks.streams import feed
 
 __all__ = ["MAX_REDELIVERED", "AttemptInfo", "DeliveryDetails", "DeliveryInfo", "History"]
 
@@ -27,15 +26,14 @@ _ROWS = 500
 
 
 class History:
-    """Rights as with `Subscriptions`: whoever may manage the scope. Refuses as `scopes.hold` does.
+    """Rights as with `Subscriptions`: whoever may manage the scope. Refuses as `Scopes` does.
 
     Methods that take the id of a subscription raise `WebhookNotFound` when the scope has none with it.
     """
 
     def __init__(self, database: Database, auth: AuthSettings, on_deliveries: Callable[[], None]) -> None:
         """`on_deliveries` is called whenever there may be something to deliver."""
-        self._database = database
-        self._anonymous_read = auth.anonymous_read
+        self._scopes = Scopes(database, auth)
         self._on_deliveries = on_deliveries
 
     async def list(
@@ -57,8 +55,7 @@ class History:
         Dead letters are those with the state `DEAD`. `since` and `until` are about when the event was
         told to the subscription; `before` is the `cursor` of the last item of the page before.
         """
-        async with self._database.read() as session:
-            held = await self._hold(session, actor, scope)
+        async with self._scopes.reading(actor, scope) as (session, held):
             if webhook_id is not None:
                 held.own(await session.get(Webhook, webhook_id))
             conditions: Sequence[ColumnElement[bool] | None] = (
@@ -77,8 +74,7 @@ class History:
         self, actor: Actor, scope: WebhookScope, webhook_id: int, delivery_id: str
     ) -> DeliveryDetails:
         """One delivery with its body and its attempts. Raises `DeliveryNotFound`."""
-        async with self._database.read() as session:
-            held = await self._hold(session, actor, scope)
+        async with self._scopes.reading(actor, scope) as (session, held):
             held.own(await session.get(Webhook, webhook_id))
             of_this = and_(Delivery.webhook_id == webhook_id, Delivery.id == delivery_id.replace("\0", ""))
             found = await listed(session, of_this, 1)
@@ -103,7 +99,7 @@ class History:
         """
         wanted = {one.replace("\0", "") for one in delivery_ids}
         _check_number(len(wanted))
-        async with self._changing(actor, scope, webhook_id) as (session, held, webhook):
+        async with self._scopes.changing(actor, scope, webhook_id) as (session, held, webhook):
             found: set[str] = set()
             for some in _chunks(sorted(wanted)):
                 query = select(Delivery.id).where(Delivery.webhook_id == webhook.id, Delivery.id.in_(some))
@@ -130,7 +126,7 @@ class History:
         Raises:
             WebhookPaused, Unprocessable: as `redeliver`.
         """
-        async with self._changing(actor, scope, webhook_id) as (session, held, webhook):
+        async with self._scopes.changing(actor, scope, webhook_id) as (session, held, webhook):
             query = select(Delivery.id).where(
                 Delivery.webhook_id == webhook.id,
                 Delivery.created_at >= since,
@@ -151,7 +147,7 @@ class History:
         Raises:
             DeliveryNotFound: it is not there, or not pending any more.
         """
-        async with self._changing(actor, scope, webhook_id) as (session, held, webhook):
+        async with self._scopes.changing(actor, scope, webhook_id) as (session, held, webhook):
             found = await session.get(Delivery, delivery_id.replace("\0", ""))
             if found is None or found.webhook_id != webhook.id:
                 raise DeliveryNotFound("no such delivery")
@@ -183,17 +179,6 @@ class History:
                 .values(state=DeliveryState.PENDING, finished_at=None, failures=0, failing_since=None)
             )
         record(session, actor, Action.WEBHOOK_REDELIVER, held.target, id=webhook.id, deliveries=len(ids))
-
-    @asynccontextmanager
-    async def _changing(
-        self, actor: Actor, scope: WebhookScope, webhook_id: int
-    ) -> AsyncIterator[tuple[AsyncSession, Held, Webhook]]:
-        async with self._database.transaction() as session:
-            held = await self._hold(session, actor, scope)
-            yield session, held, held.own(await lock_webhook(session, webhook_id))
-
-    async def _hold(self, session: AsyncSession, actor: Actor, scope: WebhookScope) -> Held:
-        return await hold(session, actor, scope, anonymous_read=self._anonymous_read)
 
 
 def _order() -> Any:

@@ -1,5 +1,7 @@
 """Whose events a subscription is about, and who may manage it."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -7,11 +9,14 @@ from sqlalchemy import ColumnElement, and_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.access import Actor, Permission, require_account_admin, require_site_admin
+from core.database import Database
 from core.lookup import require_account
 from core.models import Webhook
 from core.names import Address
 from core.opening import RepositoryInfo, require_repository
+from core.settings import AuthSettings
 from webhooks.errors import WebhookNotFound
+from webhooks.streams import lock_webhook
 
 
 class ScopeKind(StrEnum):
@@ -72,10 +77,8 @@ class Held:
         )
 
 
-async def hold(
-    session: AsyncSession, actor: Actor, scope: WebhookScope, *, anonymous_read: bool, lock: bool = False
-) -> Held:
-    """Finds a scope and asks for the right to manage it; with `lock`, whoever adds to it queues.
+class Scopes:
+    """Transactions about one scope, which is found in them, and the right to manage it asked for.
 
     It takes ADMIN on a repository; to be the user, or an owner of the organisation; or a site administrator.
 
@@ -83,15 +86,53 @@ async def hold(
         AuthenticationRequired, RepositoryNotFound, PermissionDenied: as `core.access` decides.
         AccountNotFound: there is no such owner.
     """
-    if scope.repository is not None:
-        repository, name = await require_repository(
-            session, actor, scope.repository, Permission.ADMIN, anonymous_read=anonymous_read, lock=lock
-        )
-        info = RepositoryInfo.of(repository, name)
-        return Held(ScopeKind.REPOSITORY, info.path, repository=info)
-    if scope.owner is not None:
-        account = await require_account(session, scope.owner, lock="update" if lock else None)
-        await require_account_admin(session, actor, account)
-        return Held(ScopeKind.OWNER, account.name, owner_id=account.id)
-    require_site_admin(actor)
-    return Held(ScopeKind.SERVER, "server")
+
+    def __init__(self, database: Database, auth: AuthSettings) -> None:
+        self._database = database
+        self._anonymous_read = auth.anonymous_read
+
+    @asynccontextmanager
+    async def reading(self, actor: Actor, scope: WebhookScope) -> AsyncIterator[tuple[AsyncSession, Held]]:
+        """A snapshot, as `Database.read`."""
+        async with self._database.read() as session:
+            yield session, await self._hold(session, actor, scope)
+
+    @asynccontextmanager
+    async def adding(self, actor: Actor, scope: WebhookScope) -> AsyncIterator[tuple[AsyncSession, Held]]:
+        """A unit of work, in which nobody else adds to the scope."""
+        async with self._database.transaction() as session:
+            yield session, await self._hold(session, actor, scope, lock=True)
+
+    @asynccontextmanager
+    async def changing(
+        self, actor: Actor, scope: WebhookScope, webhook_id: int
+    ) -> AsyncIterator[tuple[AsyncSession, Held, Webhook]]:
+        """A unit of work that holds the lock on one subscription.
+
+        Raises:
+            WebhookNotFound: the scope has none with this id.
+        """
+        async with self._database.transaction() as session:
+            held = await self._hold(session, actor, scope)
+            yield session, held, held.own(await lock_webhook(session, webhook_id))
+
+    async def _hold(
+        self, session: AsyncSession, actor: Actor, scope: WebhookScope, *, lock: bool = False
+    ) -> Held:
+        if scope.repository is not None:
+            repository, name = await require_repository(
+                session,
+                actor,
+                scope.repository,
+                Permission.ADMIN,
+                anonymous_read=self._anonymous_read,
+                lock=lock,
+            )
+            info = RepositoryInfo.of(repository, name)
+            return Held(ScopeKind.REPOSITORY, info.path, repository=info)
+        if scope.owner is not None:
+            account = await require_account(session, scope.owner, lock="update" if lock else None)
+            await require_account_admin(session, actor, account)
+            return Held(ScopeKind.OWNER, account.name, owner_id=account.id)
+        require_site_admin(actor)
+        return Held(ScopeKind.SERVER, "server")

@@ -1,8 +1,7 @@
 """Subscriptions: who is told of what, and where."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from sqlalchemy import func, select
@@ -21,9 +20,9 @@ from webhooks.destinations import Destinations
 from webhooks.envelopes import body_of
 from webhooks.errors import SecretsUnreadable, WebhookPaused
 from webhooks.events import check_patterns, example_data, example_repository
-from webhooks.scopes import Held, WebhookScope, hold
+from webhooks.scopes import Held, Scopes, WebhookScope
 from webhooks.sealing import MAX_SECRETS, SecretBox, StoredSecret, check_secret, new_secret
-from webhooks.streams import feed, halt, lock_webhook, start
+from webhooks.streams import feed, halt, start
 
 __all__ = ["SecretInfo", "Subscriptions", "WebhookInfo"]
 
@@ -32,7 +31,7 @@ _MAX_KEEP = timedelta(days=30)
 
 
 class Subscriptions:
-    """Every method finds the scope and asks for the right to manage it, and refuses as `scopes.hold` does.
+    """Every method finds the scope and asks for the right to manage it, and refuses as `Scopes` does.
 
     Methods that take the id of a subscription raise `WebhookNotFound` when the scope has none with it.
     Changes are in the audit log; URLs may hold secrets, so the log has receivers instead.
@@ -48,11 +47,10 @@ class Subscriptions:
         on_deliveries: Callable[[], None],
     ) -> None:
         """`on_deliveries` is called whenever there may be something to deliver."""
-        self._database = database
+        self._scopes = Scopes(database, auth)
         self._box = box
         self._destinations = destinations
         self._settings = settings
-        self._anonymous_read = auth.anonymous_read
         self._on_deliveries = on_deliveries
 
     async def create(
@@ -71,8 +69,7 @@ class Subscriptions:
             DestinationRefused: the server does not send to this URL.
             Unprocessable: no such event, a secret that is none, or `[webhooks] max_per_scope` are there.
         """
-        async with self._database.transaction() as session:
-            held = await self._hold(session, actor, scope, lock=True)
+        async with self._scopes.adding(actor, scope) as (session, held):
             destination = self._destinations.check(url)
             text = check_secret(secret) if secret is not None else new_secret()
             webhook = Webhook(
@@ -96,15 +93,13 @@ class Subscriptions:
 
     async def list(self, actor: Actor, scope: WebhookScope) -> list[WebhookInfo]:
         """Those of this scope, oldest first; `[webhooks] max_per_scope` at most."""
-        async with self._database.read() as session:
-            held = await self._hold(session, actor, scope)
+        async with self._scopes.reading(actor, scope) as (session, held):
             query = select(Webhook).where(held.condition()).order_by(Webhook.id)
             return [self._info(webhook, held) for webhook in await session.scalars(query)]
 
     async def get(self, actor: Actor, scope: WebhookScope, webhook_id: int) -> WebhookInfo:
         """One subscription."""
-        async with self._database.read() as session:
-            held = await self._hold(session, actor, scope)
+        async with self._scopes.reading(actor, scope) as (session, held):
             return self._info(held.own(await session.get(Webhook, webhook_id)), held)
 
     async def update(
@@ -118,7 +113,7 @@ class Subscriptions:
         name: str | None = None,
     ) -> WebhookInfo:
         """Changes what is not None. To another URL, what is pending is tried at once. Raises as `create`."""
-        async with self._changing(actor, scope, webhook_id) as (session, held, webhook):
+        async with self._scopes.changing(actor, scope, webhook_id) as (session, held, webhook):
             if name is not None:
                 webhook.name = checked_text(name, "name", _NAME)
             if events is not None:
@@ -133,7 +128,7 @@ class Subscriptions:
 
     async def delete(self, actor: Actor, scope: WebhookScope, webhook_id: int) -> None:
         """Ends a subscription with everything that was, and was to be, delivered to it."""
-        async with self._changing(actor, scope, webhook_id) as (session, held, webhook):
+        async with self._scopes.changing(actor, scope, webhook_id) as (session, held, webhook):
             _record(session, actor, Action.WEBHOOK_DELETE, held, webhook)
             await session.delete(webhook)
 
@@ -157,7 +152,7 @@ class Subscriptions:
         if keep_hours is not None and not 0 <= keep_hours <= _MAX_KEEP.total_seconds() / 3600:
             raise Unprocessable("former secrets are kept for 0 to 720 hours", field="keep_hours")
         text = check_secret(secret) if secret is not None else new_secret()
-        async with self._changing(actor, scope, webhook_id) as (session, held, webhook):
+        async with self._scopes.changing(actor, scope, webhook_id) as (session, held, webhook):
             former = [one for one in self._readable(webhook) if one.signs(at)]
             if keep_hours is not None:
                 end = int(at + keep_hours * 3600)
@@ -170,7 +165,7 @@ class Subscriptions:
 
     async def drop_old_secrets(self, actor: Actor, scope: WebhookScope, webhook_id: int) -> WebhookInfo:
         """Leaves only the newest secret."""
-        async with self._changing(actor, scope, webhook_id) as (session, held, webhook):
+        async with self._scopes.changing(actor, scope, webhook_id) as (session, held, webhook):
             kept = self._box.open(webhook.id, webhook.secrets)[:1]
             webhook.secrets = self._box.seal(webhook.id, kept)
             webhook.updated_at = now()
@@ -179,7 +174,7 @@ class Subscriptions:
 
     async def pause(self, actor: Actor, scope: WebhookScope, webhook_id: int) -> WebhookInfo:
         """Sends nothing more. What is pending waits; what happens meanwhile is not told later."""
-        async with self._changing(actor, scope, webhook_id) as (session, held, webhook):
+        async with self._scopes.changing(actor, scope, webhook_id) as (session, held, webhook):
             if webhook.active:
                 await halt(session, webhook, None)
                 _record(session, actor, Action.WEBHOOK_PAUSE, held, webhook)
@@ -187,7 +182,7 @@ class Subscriptions:
 
     async def resume(self, actor: Actor, scope: WebhookScope, webhook_id: int) -> WebhookInfo:
         """Goes on, also with what the server paused: what is pending is tried at once and anew."""
-        async with self._changing(actor, scope, webhook_id) as (session, held, webhook):
+        async with self._scopes.changing(actor, scope, webhook_id) as (session, held, webhook):
             if not webhook.active:
                 await start(session, webhook)
                 _record(session, actor, Action.WEBHOOK_RESUME, held, webhook)
@@ -201,7 +196,7 @@ class Subscriptions:
         Raises:
             WebhookPaused: it is not active.
         """
-        async with self._changing(actor, scope, webhook_id) as (session, held, webhook):
+        async with self._scopes.changing(actor, scope, webhook_id) as (session, held, webhook):
             payload = {"webhook_id": webhook.id, "events": webhook.events, "actor": actor.name}
             about = identity(held.repository) if held.repository else None
             delivery_id = await self._send(session, webhook, EventName.PING, payload, about, test=False)
@@ -214,7 +209,7 @@ class Subscriptions:
         Raises:
             WebhookPaused: it is not active.
         """
-        async with self._changing(actor, scope, webhook_id) as (session, held, webhook):
+        async with self._scopes.changing(actor, scope, webhook_id) as (session, held, webhook):
             payload = {**example_data(event), "actor": actor.name}
             about = identity(held.repository) if held.repository else example_repository()
             delivery_id = await self._send(session, webhook, event, payload, about, test=True)
@@ -246,19 +241,6 @@ class Subscriptions:
         await session.flush()
         await feed(session, [(webhook.id, "")])
         return delivery.id
-
-    @asynccontextmanager
-    async def _changing(
-        self, actor: Actor, scope: WebhookScope, webhook_id: int
-    ) -> AsyncIterator[tuple[AsyncSession, Held, Webhook]]:
-        async with self._database.transaction() as session:
-            held = await self._hold(session, actor, scope)
-            yield session, held, held.own(await lock_webhook(session, webhook_id))
-
-    async def _hold(
-        self, session: AsyncSession, actor: Actor, scope: WebhookScope, *, lock: bool = False
-    ) -> Held:
-        return await hold(session, actor, scope, anonymous_read=self._anonymous_read, lock=lock)
 
     def _readable(self, webhook: Webhook) -> Sequence[StoredSecret]:
         try:

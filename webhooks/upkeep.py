@@ -1,19 +1,15 @@
 """What is deleted after a while: handled events, finished deliveries with their attempts, idle streams."""
 
-import asyncio
-import random
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-import structlog
 from sqlalchemy import delete, exists, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
 
 from core.database import Database
-from core.errors import ModelyardError
 from core.models import Delivery, DeliveryStream, OutboxEvent, now
+from core.polling import Poll
 from core.settings import WebhooksSettings
-
-log = structlog.get_logger(__name__)
 
 _HOURLY = 3600.0
 # In one transaction: others write too.
@@ -36,50 +32,38 @@ class Upkeep:
         self._keep = timedelta(days=settings.keep_days)
 
     async def run_forever(self) -> None:
-        """Until cancelled, every hour."""
-        while True:
-            # Spread out, so that workers do not ask in step.
-            await asyncio.sleep(_HOURLY * random.uniform(0.8, 1.2))  # noqa: S311
-            try:
-                await self.run()
-            except ModelyardError as error:
-                log.warning("webhook.upkeep_failed", code=error.code, error=error.message)
-            except Exception:
-                # A fault here must not end the transfers beside it.
-                log.exception("webhook.upkeep_fault")
+        """At once, and then every hour until cancelled."""
+        await Poll("webhook.upkeep", _HOURLY).forever(self.run)
 
     async def run(self) -> UpkeepReport:
         """Deletes what is older than `[webhooks] keep_days`. What is not finished stays."""
-        oldest = now() - self._keep
-        deliveries = events = 0
+        deliveries = await self._delete_old(Delivery, Delivery.finished_at)
+        events = await self._delete_old(OutboxEvent, OutboxEvent.handled_at)
+        await self._delete_idle_streams()
+        return UpkeepReport(events, deliveries)
+
+    async def _delete_old(
+        self,
+        table: type[Delivery] | type[OutboxEvent],
+        ended_at: InstrumentedAttribute[datetime | None],
+    ) -> int:
+        gone, oldest = 0, now() - self._keep
         while True:
             async with self._database.transaction() as session:
-                finished = (
-                    select(Delivery.id)
-                    .where(Delivery.finished_at < oldest)
-                    .order_by(Delivery.finished_at)
+                old = (
+                    select(table.id)
+                    .where(ended_at < oldest)
+                    .order_by(ended_at)
                     .limit(_ROWS)
                     .with_for_update(skip_locked=True)
                 )
-                ids = (await session.scalars(finished)).all()
-                await session.execute(delete(Delivery).where(Delivery.id.in_(ids)))
-            deliveries += len(ids)
+                ids = (await session.scalars(old)).all()
+                await session.execute(delete(table).where(table.id.in_(ids)))
+            gone += len(ids)
             if len(ids) < _ROWS:
-                break
-        while True:
-            async with self._database.transaction() as session:
-                handled = (
-                    select(OutboxEvent.id)
-                    .where(OutboxEvent.handled_at < oldest)
-                    .order_by(OutboxEvent.handled_at)
-                    .limit(_ROWS)
-                    .with_for_update(skip_locked=True)
-                )
-                numbers = (await session.scalars(handled)).all()
-                await session.execute(delete(OutboxEvent).where(OutboxEvent.id.in_(numbers)))
-            events += len(numbers)
-            if len(numbers) < _ROWS:
-                break
+                return gone
+
+    async def _delete_idle_streams(self) -> None:
         key = tuple_(DeliveryStream.webhook_id, DeliveryStream.repository_id)
         anything = exists().where(
             Delivery.webhook_id == DeliveryStream.webhook_id,
@@ -96,5 +80,4 @@ class Upkeep:
                 keys = [(one.webhook_id, one.repository_id) for one in await session.execute(idle)]
                 await session.execute(delete(DeliveryStream).where(key.in_(keys)))
             if len(keys) < _ROWS:
-                break
-        return UpkeepReport(events, deliveries)
+                return

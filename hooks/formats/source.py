@@ -1,7 +1,6 @@
 """What parsers read from: bytes at an offset, wherever they lie, and never more of them than allowed."""
 
 import io
-from pathlib import Path
 from typing import Protocol
 
 
@@ -43,31 +42,6 @@ class BytesSource:
 
     def read(self, offset: int, length: int) -> bytes:
         return self._data[offset : offset + length]
-
-
-class PathSource:
-    """A file on this machine; `allowance` in bytes. `bytes_read` says how much was."""
-
-    def __init__(self, path: Path, allowance: int) -> None:
-        self._path = path
-        self._allowance = allowance
-        self.bytes_read = 0
-
-    @property
-    def size(self) -> int:
-        return self._path.stat().st_size
-
-    def read(self, offset: int, length: int) -> bytes:
-        length = max(0, min(length, self.size - offset))
-        self.bytes_read += length
-        if self.bytes_read > self._allowance:
-            raise TooMuchRead
-        try:
-            with self._path.open("rb") as file:
-                file.seek(offset)
-                return file.read(length)
-        except OSError as error:
-            raise SourceUnreadable(str(error)) from error
 
 
 class SourceFile(io.RawIOBase):

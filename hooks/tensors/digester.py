@@ -1,13 +1,13 @@
 """Reads contents in the background, one at a time, for the digests of their tensors."""
 
 import asyncio
-import random
 from contextlib import suppress
 
 import structlog
 
 from core import failpoints
 from core.errors import ModelyardError, NotFound
+from core.polling import Poll
 from hooks.errors import ContentMissing
 from hooks.tensors.ledger import Ledger
 from hooks.tensors.queueing import DigestQueue, HeldContent, LeaseLost
@@ -28,28 +28,15 @@ class Digester:
         self._queue = queue
         self._ledger = ledger
         self._reader = reader
-        self._poll_seconds = poll_seconds
-        self._wake = asyncio.Event()
+        self._poll = Poll("tensors", poll_seconds)
 
     def hint(self) -> None:
         """Something may be queued: do not wait for the next look."""
-        self._wake.set()
+        self._poll.hint()
 
     async def run_forever(self) -> None:
         """Until cancelled; a content that is being read then is read again by whoever comes next."""
-        while True:
-            self._wake.clear()
-            try:
-                await self.run_due()
-            except ModelyardError as error:
-                log.warning("tensors.postponed", code=error.code, error=error.message)
-            except Exception:
-                # A fault here must not end the transfers beside it.
-                log.exception("tensors.fault")
-            with suppress(TimeoutError):
-                # Spread out, so that workers do not ask in step.
-                async with asyncio.timeout(self._poll_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
-                    await self._wake.wait()
+        await self._poll.forever(self.run_due)
 
     async def run_due(self) -> int:
         """Reads all that waits; returns how many contents were tried. Raises `DatabaseUnavailable`."""

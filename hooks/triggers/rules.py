@@ -1,7 +1,6 @@
 """Rules that are made over REST, and the requests that rules fired."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,9 +13,9 @@ from core.access import Actor, Permission
 from core.audit import Action, record
 from core.database import Database
 from core.errors import NotFound, Unprocessable
-from core.models import Repository, RequestKind, TriggerRequest, TriggerRule, now
+from core.models import RequestKind, TriggerRequest, TriggerRule, now
 from core.names import Address
-from core.opening import RepositoryInfo, require_repository
+from core.opening import Opener
 from core.settings import AuthSettings
 from core.unique import flush_or_exists
 from hooks.triggers.errors import InvalidRule
@@ -65,18 +64,17 @@ class Rules:
     """Every method finds and authorises by itself: reading needs WRITE, changing needs ADMIN."""
 
     def __init__(self, database: Database, auth: AuthSettings) -> None:
-        self._database = database
-        self._anonymous_read = auth.anonymous_read
+        self._opener = Opener(database, auth)
 
     async def rules(self, actor: Actor, address: Address) -> list[RuleInfo]:
         """By name; those in `.modelyard.toml` are not among them."""
-        async with self._reading(actor, address) as (session, repository):
+        async with self._opener.reading(actor, address, Permission.WRITE) as (session, repository):
             return list(await rules_of(session, repository.id))
 
     async def read(self, actor: Actor, address: Address, name: str) -> RuleInfo:
         """One rule. Raises `NotFound`."""
-        async with self._reading(actor, address) as (session, repository):
-            return _info(await _rule(session, repository, name))
+        async with self._opener.reading(actor, address, Permission.WRITE) as (session, repository):
+            return _info(await _rule(session, repository.id, name))
 
     async def add(self, actor: Actor, address: Address, spec: RuleSpec, *, enabled: bool = True) -> RuleInfo:
         """Makes a rule. It takes the place of one that is called so in `.modelyard.toml`.
@@ -87,7 +85,7 @@ class Rules:
             Unprocessable: there are too many.
         """
         _check(spec)
-        async with self._changing(actor, address) as (session, repository, path):
+        async with self._opener.changing(actor, address) as (session, repository, info):
             of_this = select(func.count()).where(TriggerRule.repository_id == repository.id)
             if (await session.scalar(of_this) or 0) >= MAX_RULES:
                 raise Unprocessable(f"a repository has {MAX_RULES} rules at most, beside those in its file")
@@ -100,7 +98,7 @@ class Rules:
             )
             session.add(rule)
             await flush_or_exists(session, f"there is a rule {spec.name} already", name=spec.name)
-            _record(session, actor, Action.TRIGGER_RULE_ADD, path, rule)
+            _record(session, actor, Action.TRIGGER_RULE_ADD, info.path, rule)
             return _info(rule)
 
     async def update(
@@ -118,21 +116,21 @@ class Rules:
             NotFound: there is no such rule.
             InvalidRule: it cannot be like that.
         """
-        async with self._changing(actor, address) as (session, repository, path):
-            rule = await _rule(session, repository, name)
+        async with self._opener.changing(actor, address) as (session, repository, info):
+            rule = await _rule(session, repository.id, name)
             spec = msgspec.structs.replace(_info(rule).spec, **changes)
             _check(spec)
             rule.spec = msgspec.to_builtins(spec)
             rule.enabled = rule.enabled if enabled is None else enabled
             rule.updated_at = now()
-            _record(session, actor, Action.TRIGGER_RULE_UPDATE, path, rule)
+            _record(session, actor, Action.TRIGGER_RULE_UPDATE, info.path, rule)
             return _info(rule)
 
     async def remove(self, actor: Actor, address: Address, name: str) -> None:
         """Deletes a rule; what it fired stays. Raises `NotFound`."""
-        async with self._changing(actor, address) as (session, repository, path):
-            rule = await _rule(session, repository, name)
-            _record(session, actor, Action.TRIGGER_RULE_REMOVE, path, rule)
+        async with self._opener.changing(actor, address) as (session, repository, info):
+            rule = await _rule(session, repository.id, name)
+            _record(session, actor, Action.TRIGGER_RULE_REMOVE, info.path, rule)
             await session.delete(rule)
 
     async def requests(
@@ -161,37 +159,17 @@ class Rules:
             query = query.where(
                 or_(older, (TriggerRequest.created_at == moment) & (TriggerRequest.id < last))
             )
-        async with self._reading(actor, address) as (session, repository):
+        async with self._opener.reading(actor, address, Permission.WRITE) as (session, repository):
             rows = await session.execute(query.where(TriggerRequest.repository_id == repository.id))
             return [_request(row) for row in rows]
 
     async def request(self, actor: Actor, address: Address, request_id: str) -> RequestInfo:
         """One request with its payload. Raises `NotFound`."""
-        async with self._reading(actor, address) as (session, repository):
+        async with self._opener.reading(actor, address, Permission.WRITE) as (session, repository):
             found = await session.get(TriggerRequest, request_id)
             if found is None or found.repository_id != repository.id:
                 raise NotFound("no such request")
             return _request(found, found.payload)
-
-    @asynccontextmanager
-    async def _reading(
-        self, actor: Actor, address: Address
-    ) -> AsyncIterator[tuple[AsyncSession, Repository]]:
-        async with self._database.read() as session:
-            repository, _ = await require_repository(
-                session, actor, address, Permission.WRITE, anonymous_read=self._anonymous_read
-            )
-            yield session, repository
-
-    @asynccontextmanager
-    async def _changing(
-        self, actor: Actor, address: Address
-    ) -> AsyncIterator[tuple[AsyncSession, Repository, str]]:
-        async with self._database.transaction() as session:
-            repository, owner = await require_repository(
-                session, actor, address, Permission.ADMIN, anonymous_read=self._anonymous_read, lock=True
-            )
-            yield session, repository, RepositoryInfo.of(repository, owner).path
 
 
 async def rules_of(session: AsyncSession, repository_id: str) -> Iterator[RuleInfo]:
@@ -231,8 +209,8 @@ def _request(row: Any, payload: str = "") -> RequestInfo:
     )
 
 
-async def _rule(session: AsyncSession, repository: Repository, name: str) -> TriggerRule:
-    query = select(TriggerRule).where(TriggerRule.repository_id == repository.id, TriggerRule.name == name)
+async def _rule(session: AsyncSession, repository_id: str, name: str) -> TriggerRule:
+    query = select(TriggerRule).where(TriggerRule.repository_id == repository_id, TriggerRule.name == name)
     rule: TriggerRule | None = await session.scalar(query)
     if rule is None:
         raise NotFound("no such rule")

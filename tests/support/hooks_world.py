@@ -33,13 +33,14 @@ from core.models import (
 from core.opening import RepositoryInfo
 from core.settings import StorageSettings
 from gitserver.commits import Operation, Put
+from gitserver.publish import lock_repository
 from gitserver.updates import RefUpdate
 from hooks.heads import Heads
 from hooks.parsing import Parsing
 from hooks.received import PostReceiveStep, ReceivedPush, Report
 from hooks.trees import Trees
 from hooks.version_step import UnderstandVersions
-from hooks.versions import Versions
+from hooks.versions import Version, Versions, store
 from lfs.objects import new_key
 from lfs.pointer import Pointer, write_pointer
 from lfs.stores import Stores
@@ -172,6 +173,15 @@ class HooksWorld:
             session.add(LfsObject(oid=oid, size=size, store=StoreKind.LOCAL, key=key))
             await session.flush()
             session.add(LfsLink(repository_id=self.repository.id, oid=oid))
+
+    async def understand(self, commit: str, *, repository: RepositoryInfo | None = None) -> Version:
+        """What a commit is, stored for good, as for one that was pushed and not told of yet."""
+        where = repository or self.repository
+        version = await self.versions.look(where.id, commit)
+        async with self.database.transaction() as session:
+            await lock_repository(session, where.id)
+            await store(session, version)
+        return await self.versions.look(where.id, commit)
 
     async def point(self, ref: str, oid: str | None, *, repository: RepositoryInfo | None = None) -> None:
         """Makes a ref name an object that is there already, or deletes it."""

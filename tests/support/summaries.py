@@ -8,9 +8,9 @@ import numpy as np
 from core.models import RepositoryType
 from hooks.formats.parsed import Parsed
 from hooks.formats.registry import format_of
-from hooks.formats.source import PathSource
 from hooks.summary import Summary, summarise
 from tests.support.model_files import write_safetensors
+from tests.support.path_source import PathSource
 
 
 def understood(folder: Path) -> dict[str, tuple[str, Parsed]]:

@@ -1,10 +1,12 @@
 """Pushes are told of once, and their default branches make up what repositories are searched by."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.access import SYSTEM
 from core.models import PostReceiveTask, Push, RepositoryType
@@ -76,7 +78,7 @@ async def test_many_processes_tell_of_it_once(world: HooksWorld, commit: str) ->
 
 
 async def test_what_was_looked_at_before_is_told_of_all_the_same(world: HooksWorld, commit: str) -> None:
-    await world.versions.understand(world.repository.id, commit)
+    await world.understand(commit)
     assert await world.events(CREATED) == []
     await world.received(world.metadata)
     assert len(await world.events(CREATED)) == 1
@@ -161,7 +163,7 @@ async def test_another_default_branch_is_followed(world: HooksWorld, commit: str
     running = asyncio.ensure_future(heads.run_forever())
     try:
         heads.hint(world.repository.id)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await world.head() or ("",))[0] != side:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.02)
     finally:
@@ -188,6 +190,31 @@ async def test_a_fault_in_one_repository_keeps_no_other_waiting(
     assert await world.heads.catch_up() == 1
     assert ("license", "mit") in await world.facets(other)
     assert await world.heads.catch_up() == 0  # and the other one is not tried all the time
+
+
+async def test_a_fault_while_catching_up_ends_nothing(
+    world: HooksWorld, commit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends when one of its workers does."""
+    async with world.database.transaction() as session:
+        await session.execute(delete(PostReceiveTask))
+    read, faults = world.database.read, ["a bug"]
+
+    def faulty() -> AbstractAsyncContextManager[AsyncSession]:
+        if faults:
+            raise ValueError(faults.pop())
+        return read()
+
+    monkeypatch.setattr(world.database, "read", faulty)
+    running = asyncio.ensure_future(Heads(world.database, world.versions, poll_seconds=0.01).run_forever())
+    try:
+        async with asyncio.timeout(60):
+            while faults or await world.head() is None:
+                await asyncio.sleep(0.02)
+                assert not running.done(), running.exception()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_what_was_there_before_is_found(world: HooksWorld, commit: str) -> None:

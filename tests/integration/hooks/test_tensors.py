@@ -1,6 +1,5 @@
 """Tensors of two revisions, compared: by real files, and what they say against numpy."""
 
-import time
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from itertools import pairwise
@@ -146,7 +145,7 @@ async def test_a_shard_that_stays_is_not_read(
     after = shards(tmp_path, fine_tuned(model, [small[4]]), large, small)
     head = await world.commit(lfs=after)
     for one in (base, head):
-        await world.versions.understand(world.repository.id, one)
+        await world.understand(one)
     world.counting.bytes = 0
     found = await tensors.only(base, head)
     assert told(found) == {"changed": {small[4]}}
@@ -269,7 +268,7 @@ async def test_nobody_learns_of_what_he_does_not_have(
     assert (await tensors.diffs.compare(other.id, stolen[0], stolen[1])).checkpoints == ()
     # One that had the object has it no more, although the version of its commit still says what it was.
     for one in (base, head):
-        await world.versions.understand(world.repository.id, one)
+        await world.understand(one)
     async with world.database.transaction() as session:
         gone = LfsLink.oid == oid_of(weights(tmp_path, BASE))
         await session.execute(update(LfsLink).where(gone).values(trashed_at=now()))
@@ -373,13 +372,8 @@ async def test_it_costs_a_push_little(
         return start(git, *arguments, **options)
 
     monkeypatch.setattr(GitRunner, "start", counted)
-    seconds = []
     for base, head in pairwise(commits):
         world.counting.requests = 0
-        began = time.perf_counter()
         assert len((await tensors.compare(base, head)).checkpoints) == 2
-        seconds.append(time.perf_counter() - began)
     assert children == 0
     assert world.counting.requests <= 4  # the header and the rest, of two files
-    # On an idle core it takes a tenth of this.
-    assert sorted(seconds)[len(seconds) // 2] < 0.25

@@ -38,7 +38,7 @@ async def commit(world: HooksWorld, weights: bytes) -> str:
 
 
 async def test_understands_a_commit(world: HooksWorld, commit: str, weights: bytes) -> None:
-    made = await world.versions.understand(world.repository.id, commit)
+    made = await world.understand(commit)
     assert (made.commit, made.type, made.stored) == (commit, RepositoryType.MODEL, True)
     assert [(file.path, file.parser) for file in made.files] == [
         ("README.md", "card"),
@@ -50,7 +50,7 @@ async def test_understands_a_commit(world: HooksWorld, commit: str, weights: byt
     assert made.summary.parameters == PARAMETERS
     assert made.summary.architectures == ("LlamaForCausalLM",)
     assert made.summary.licenses == ("apache-2.0",)
-    assert await world.versions.understand(world.repository.id, commit) == made
+    assert await world.understand(commit) == made
     assert world.parsing.runs == 3
     [row] = await world.stored_versions()
     assert (row.commit, row.announced) == (commit, False)
@@ -69,14 +69,14 @@ async def test_the_same_model_by_large_files_or_not(world: HooksWorld, commit: s
     other = await world.new_repository("other")
     files = {"README.md": CARD, "config.json": json.dumps(CONFIG).encode(), "model.safetensors": weights}
     same = await world.commit(files, repository=other)
-    one = await world.versions.understand(world.repository.id, commit)
-    two = await world.versions.understand(other.id, same)
+    one = await world.understand(commit)
+    two = await world.understand(same, repository=other)
     assert (one.summary, one.findings) == (two.summary, two.findings)
 
 
 async def test_many_ask_at_once(world: HooksWorld, commit: str) -> None:
     found = await asyncio.gather(
-        *(world.versions.understand(world.repository.id, commit) for _ in range(10)),
+        *(world.understand(commit) for _ in range(10)),
         *(Versions(world.database, world.trees, world.new_parsing()).look(world.repository.id, commit),),
     )
     assert len({(one.commit, one.summary.parameters) for one in found}) == 1
@@ -123,7 +123,7 @@ async def test_missing_objects_are_a_finding_until_they_come(world: HooksWorld, 
     assert not looked.is_whole
     assert looked.files[-1].parser is None
     await world.lfs.upload(weights)
-    again = await world.versions.understand(world.repository.id, commit)
+    again = await world.understand(commit)
     assert again.is_whole
     assert again.summary.parameters == PARAMETERS
     [row] = await world.stored_versions()

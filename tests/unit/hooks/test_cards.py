@@ -7,9 +7,10 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from hooks.formats.card import parse_card
 from hooks.formats.parsed import Finding, Parsed, Severity
-from hooks.formats.source import BytesSource, PathSource
+from hooks.formats.source import BytesSource
 from tests.support.cards import CONFIGS, DATASETS, MODELS, PLAIN, TRAINED, TRANSFORMERS
 from tests.support.parsed_checks import parse_soundly
+from tests.support.path_source import PathSource
 
 MIB = 1024**2
 

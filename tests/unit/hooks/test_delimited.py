@@ -12,9 +12,9 @@ import pytest
 from hooks.formats.delimited import parse_csv
 from hooks.formats.json_lines import parse_jsonl
 from hooks.formats.parsed import Parsed
-from hooks.formats.source import PathSource
 from tests.support.dataset_files import csv, dataset, json_lines
 from tests.support.parsed_checks import parse_soundly
+from tests.support.path_source import PathSource
 
 MIB = 1024**2
 

@@ -7,9 +7,9 @@ import pytest
 from hooks.formats.configs import parse_config
 from hooks.formats.diffusers import parse_diffusers
 from hooks.formats.parsed import Parsed, Severity
-from hooks.formats.source import PathSource
 from tests.support.dataset_files import diffusers_layout
 from tests.support.parsed_checks import parse_soundly
+from tests.support.path_source import PathSource
 
 
 def index(values: Any) -> Parsed:

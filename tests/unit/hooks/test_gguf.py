@@ -13,9 +13,10 @@ from gguf import GGUFReader, GGUFValueType
 from hooks.formats.gguf import parse_gguf
 from hooks.formats.gguf_types import FILE_TYPES, TENSOR_TYPES, VALUE_NAMES
 from hooks.formats.parsed import Parsed, Severity
-from hooks.formats.source import BytesSource, PathSource
+from hooks.formats.source import BytesSource
 from tests.support.bounds import bounded
 from tests.support.model_files import GgufBytes, llama_tensors, write_gguf
+from tests.support.path_source import PathSource
 from tests.support.real_models import smollm2_gguf
 
 ALLOWANCE = 64 * 1024**2

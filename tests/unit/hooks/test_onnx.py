@@ -8,9 +8,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hooks.formats.onnx import parse_onnx
 from hooks.formats.parsed import Severity
-from hooks.formats.source import BytesSource, PathSource
+from hooks.formats.source import BytesSource
 from tests.support.dataset_files import onnx_model
 from tests.support.parsed_checks import parse_soundly
+from tests.support.path_source import PathSource
 
 
 def parse(model: onnx.ModelProto) -> dict[str, Any]:

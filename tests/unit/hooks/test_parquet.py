@@ -10,9 +10,9 @@ import pytest
 
 from hooks.formats.parquet import parse_parquet
 from hooks.formats.parsed import Parsed, Severity
-from hooks.formats.source import PathSource
 from tests.support.dataset_files import dataset, parquet
 from tests.support.parsed_checks import parse_soundly
+from tests.support.path_source import PathSource
 
 LOGICAL: dict[str, Callable[[dict[str, Any]], str]] = {
     "Int": lambda says: f"INT({says['bitWidth']}, {'signed' if says['isSigned'] else 'unsigned'})",

@@ -11,10 +11,11 @@ import pytest
 
 from hooks.formats.parsed import Parsed
 from hooks.formats.pytorch import parse_pytorch
-from hooks.formats.source import BytesSource, PathSource
+from hooks.formats.source import BytesSource
 from hooks.formats.zip_directory import MAX_DIRECTORY_BYTES
 from tests.support.bounds import bounded
 from tests.support.model_files import write_checkpoint
+from tests.support.path_source import PathSource
 
 ALLOWANCE = 17 * 1024**2
 

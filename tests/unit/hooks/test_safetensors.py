@@ -10,7 +10,7 @@ from safetensors import safe_open
 from hooks.formats.parsed import Parsed, Severity
 from hooks.formats.safetensors import parse_safetensors
 from hooks.formats.safetensors_header import DTYPES, MAX_HEADER_BYTES
-from hooks.formats.source import BytesSource, PathSource
+from hooks.formats.source import BytesSource
 from tests.support.bounds import bounded
 from tests.support.model_files import (
     Tensors,
@@ -21,6 +21,7 @@ from tests.support.model_files import (
     write_safetensors,
     write_sharded,
 )
+from tests.support.path_source import PathSource
 from tests.support.real_models import write_smollm2
 
 ALLOWANCE = 17 * 1024**2

@@ -6,9 +6,10 @@ import pytest
 
 from hooks.formats.parsed import Parsed, Severity
 from hooks.formats.safetensors_index import MAX_BYTES, parse_safetensors_index
-from hooks.formats.source import BytesSource, PathSource
+from hooks.formats.source import BytesSource
 from tests.support.bounds import bounded
 from tests.support.model_files import llama_tensors, write_sharded
+from tests.support.path_source import PathSource
 
 
 def parse(value: object) -> Parsed:
