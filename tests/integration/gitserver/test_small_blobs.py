@@ -259,6 +259,10 @@ async def test_reachable(world: GitWorld, work: Work) -> None:
     assert world.leftovers() == []
 
 
+# A git that knows how large everything is, and no more.
+_INFO = "while read verb oid; do case $verb in info) echo $oid blob 1 ;; contents) {} ;; esac; done"
+
+
 async def test_reachable_fails_closed(world: GitWorld, work: Work, tmp_path: Path) -> None:
     """Whatever git cannot read, nothing may be taken for unreachable."""
     repository = await world.repository()
@@ -270,10 +274,11 @@ async def test_reachable_fails_closed(world: GitWorld, work: Work, tmp_path: Pat
         ("rev-list", "kill -9 $$"),
         ("--batch-check=%(objectname)", "echo nonsense; exit 0"),
         ("--batch-check=%(objectname)", "exit 1"),
-        ("--batch-check=%(objecttype)", "exit 0"),
-        ("--batch-check=%(objecttype)", "echo blob 1; exit 1"),
-        ("--batch=%(objectname)", "exit 0"),
-        ("--batch=%(objectname)", "read oid; echo $oid missing; cat >/dev/null"),
+        ("--batch-command", "exit 0"),
+        ("--batch-command", "echo blob 1; exit 1"),
+        ("--batch-command", _INFO.format("exit 0")),
+        ("--batch-command", _INFO.format("echo $oid missing; cat >/dev/null")),
+        ("--batch-command", _INFO.format("echo $oid blob 2; echo; exit 0")),
     ]:
         program = tmp_path / "git"
         program.write_text(f'#!/bin/sh\ncase " $* " in *" {command}"*) {action};; esac\nexec git "$@"\n')

@@ -1,0 +1,169 @@
+"""One pass over the blobs of a listing, by one child of git: names and sizes of all, contents of some."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import BinaryIO
+
+from gitserver.children import Child
+from gitserver.listings import Lines, ObjectsUnreadable, watched
+from gitserver.process import GitRunner, feed
+
+# A small blob may be a delta on anything. Git makes none on a base 32 times as large; what needs more than
+# this is no honest client's, and a base that fits is unpacked once for all that follow.
+_CONFIG = {"core.bigFileThreshold": "8m", "core.deltaBaseCacheLimit": "48m"}
+_ALLOCATION_BYTES = 48 * 1024**2
+_CPU_SECONDS = 120
+
+_COMMANDS = ["cat-file", "--batch-command=%(objectname) %(objecttype) %(objectsize)", "--buffer"]
+# So many commands fit into a pipe: neither side ever waits for the other to read.
+_AT_ONCE = 500
+_AT_ONCE_BYTES = 4 * 1024**2
+_CHUNK_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ListedBlob:
+    """A blob of a listing.
+
+    `path` is one of its paths. It is empty for a blob that a tag names itself, and it ends where the real one
+    has a line feed.
+    """
+
+    oid: str
+    path: bytes
+    size: int
+
+
+class BlobPass:
+    """A pass that goes on; see `open_pass`. What reads raises `ObjectsUnreadable`."""
+
+    def __init__(self, listing: BinaryIO, child: Child | None) -> None:
+        self._listing = listing
+        self._child = child
+        self._lines = Lines(child) if child is not None else None
+
+    async def batches(self, commit: Callable[[str], None] | None = None) -> AsyncGenerator[list[ListedBlob]]:
+        """All blobs, some hundred at a time; `commit` is told of every commit on the way."""
+        if self._child is None or self._lines is None:
+            return
+        async for listed in _listed(self._listing, commit):
+            await _ask(self._child, "info", [oid for oid, _ in listed])
+            blobs = []
+            for (oid, path), answer in zip(listed, await self._lines.exactly(len(listed)), strict=True):
+                name, _, rest = answer.decode().partition(" ")
+                kind, _, size = rest.partition(" ")
+                if name != oid or not size.isdigit():
+                    raise ObjectsUnreadable("an object that was listed is missing")
+                if kind == "blob":
+                    blobs.append(ListedBlob(oid, path, int(size)))
+            yield blobs
+
+    async def contents(self, blobs: Sequence[ListedBlob]) -> AsyncGenerator["Contents"]:
+        """What is in these blobs of the batch that was read last, a few megabytes at a time."""
+        for some in _in_groups(blobs):
+            assert self._child is not None
+            assert self._child.stdout is not None
+            await _ask(self._child, "contents", [blob.oid for blob in some])
+            yield Contents(some, await _read(self._child.stdout, some))
+
+
+class Contents:
+    """Blobs with what is in them, still in one piece, in the order that was asked for."""
+
+    def __init__(self, blobs: Sequence[ListedBlob], data: bytes) -> None:
+        self._blobs = blobs
+        self._data = data
+
+    def __iter__(self) -> Iterator[tuple[ListedBlob, bytes]]:
+        end = 0
+        for blob in self._blobs:
+            start = end + len(_header(blob))
+            end = start + blob.size + 1
+            yield blob, self._data[start : end - 1]
+
+
+@asynccontextmanager
+async def open_pass(git: GitRunner, listing: Path, where: Mapping[str, str]) -> AsyncIterator[BlobPass]:
+    """Begins a pass; `where` is the environment that makes git find the objects.
+
+    Memory is that of a few megabytes, and no child is started for a listing that is empty.
+
+    Raises:
+        ObjectsUnreadable: also while reading on: something listed is not there, or cannot be read.
+    """
+    environment = git.environment(_CONFIG, {**where, "GIT_ALLOC_LIMIT": str(_ALLOCATION_BYTES)})
+    try:
+        file = await asyncio.to_thread(listing.open, "rb")
+    except OSError as error:
+        raise ObjectsUnreadable(f"the list of objects is gone: {error.strerror}") from error
+    with file:
+        if not os.fstat(file.fileno()).st_size:
+            yield BlobPass(file, None)
+            return
+        async with watched(git, _COMMANDS, environment, cpu_seconds=_CPU_SECONDS) as child:
+            yield BlobPass(file, child)
+
+
+async def _listed(
+    listing: BinaryIO, commit: Callable[[str], None] | None
+) -> AsyncGenerator[list[tuple[str, bytes]]]:
+    """Names and paths of what may be a blob, as many as can be asked for at once."""
+    found: list[tuple[str, bytes]] = []
+    while lines := await asyncio.to_thread(listing.readlines, _CHUNK_BYTES):
+        for line in lines:
+            oid, blank, path = line.removesuffix(b"\n").partition(b" ")
+            if blank:
+                found.append((oid.decode(), path))
+            elif commit is not None:
+                commit(oid.decode())
+        while len(found) >= _AT_ONCE:
+            yield found[:_AT_ONCE]
+            found = found[_AT_ONCE:]
+    if found:
+        yield found
+
+
+def _in_groups(blobs: Sequence[ListedBlob]) -> list[list[ListedBlob]]:
+    groups: list[list[ListedBlob]] = []
+    room = 0
+    for blob in blobs:
+        if not groups or blob.size > room:
+            groups.append([])
+            room = _AT_ONCE_BYTES
+        groups[-1].append(blob)
+        room -= blob.size
+    return groups
+
+
+async def _ask(child: Child, command: str, oids: Sequence[str]) -> None:
+    assert child.stdin is not None
+    await feed(child.stdin, "".join([*(f"{command} {oid}\n" for oid in oids), "flush\n"]).encode())
+
+
+async def _read(stdout: asyncio.StreamReader, blobs: Sequence[ListedBlob]) -> bytes:
+    """All answers in one piece: a read for each would cost more than git does."""
+    headers = [_header(blob) for blob in blobs]
+    ends = list(accumulate(len(header) + blob.size + 1 for header, blob in zip(headers, blobs, strict=True)))
+    data = bytearray()
+    start = number = 0
+    while number < len(blobs):
+        chunk = await stdout.read(ends[-1] - len(data))
+        data += chunk
+        while number < len(blobs):
+            # Compared as it comes: after `missing` git waits for the next command, and so would we.
+            header = data[start : start + len(headers[number])]
+            if not chunk or not headers[number].startswith(header):
+                raise ObjectsUnreadable(f"object {blobs[number].oid} cannot be read")
+            if len(data) < ends[number]:
+                break
+            start, number = ends[number], number + 1
+    return bytes(data)
+
+
+def _header(blob: ListedBlob) -> bytes:
+    return f"{blob.oid} blob {blob.size}\n".encode()
