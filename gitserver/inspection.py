@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.together import together
 from gitserver.listings import list_new
 from gitserver.process import GitFailed, GitRunner
 from gitserver.quarantine import Quarantine
@@ -32,14 +33,16 @@ async def inspect(git: GitRunner, quarantine: Quarantine, updates: Sequence[RefU
     """
     wanted = [one for one in updates if not one.deletes]
     refused: dict[str, str] = {}
-    if not await list_new(git, quarantine, wanted):
+    complete, (types, peeled) = await together(
+        list_new(git, quarantine, wanted), _types(git, quarantine, sorted({one.new for one in wanted}))
+    )
+    if not complete:
         broken = "missing necessary objects"
         if len(wanted) > _BLAME_AT_MOST:
             refused = {one.name: broken for one in wanted}
         else:
             refused = {one.name: broken for one in wanted if not await list_new(git, quarantine, [one])}
     sound = [one for one in wanted if one.name not in refused]
-    types, peeled = await _types(git, quarantine, sorted({one.new for one in sound}))
     for one in sound:
         if one.name.startswith("refs/heads/") and types[one.new] != "commit":
             refused[one.name] = f"a branch must name a commit, not a {types[one.new]}"
@@ -51,6 +54,7 @@ async def inspect(git: GitRunner, quarantine: Quarantine, updates: Sequence[RefU
 async def _types(
     git: GitRunner, quarantine: Quarantine, oids: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
+    """Of those that are there; what git says of the others is no type of an object."""
     if not oids:
         return {}, {}
     environment = git.environment(extra=quarantine.environment())

@@ -7,12 +7,13 @@ from core import failpoints
 from core.access import Actor
 from core.models import PackKind, Transport
 from core.repositories import RepositoryInfo
+from core.together import together
 from gitserver.commands import with_peeled
 from gitserver.inspection import inspect
 from gitserver.policy import PreReceive, ProposedPush
 from gitserver.process import GitRunner
 from gitserver.publish import Publisher
-from gitserver.remarks import one_line
+from gitserver.remarks import Remarks, one_line
 from gitserver.updates import RefUpdate, Verdict
 
 AFTER_CHECK = failpoints.declare("push.after-check", "the objects are complete and the policies agree")
@@ -40,7 +41,8 @@ class Landing:
 class Lander:
     """Checks updates, asks the policies, and publishes (design section 4, steps 5 to 8).
 
-    Each of `policies` is asked about everything, so that whoever pushes hears all that is wrong at once.
+    Each of `policies` is asked about everything, all at the same time, and whoever pushes hears all that is
+    wrong, in the order of the policies.
     Those of `last` may have effects, as Git's hooks do: they are asked only about what nobody has refused.
     """
 
@@ -85,9 +87,11 @@ class Lander:
         checked = replace(push, updates=sound, transport=transport)
         # Again, because rules may have changed while the pack came in.
         denied |= await self.refusals(push.repository, push.actor, sound)
-        for policy in self._policies:
-            refused = await policy.check(checked)
+        for asked, refused in await together(*(_ask(policy, checked) for policy in self._policies)):
             denied |= {name: one_line(reason) for name, reason in refused.items()}
+            for line in asked.remarks.lines:
+                push.say(line)
+            push.overrides.extend(asked.overrides)
         wanted = _left(sound, denied, atomic=atomic)
         for policy in self._last:
             if wanted:
@@ -110,6 +114,12 @@ class Lander:
             audit=push.overrides,
         )
         return Landing(denied, published.verdicts, push.remarks.lines, published.push_id)
+
+
+async def _ask(policy: PreReceive, push: ProposedPush) -> tuple[ProposedPush, Mapping[str, str]]:
+    """The policy's answer, and what it says beside, apart from what the others say at the same time."""
+    asked = replace(push, remarks=Remarks(), overrides=[])
+    return asked, await policy.check(asked)
 
 
 def _left(updates: Sequence[RefUpdate], denied: Mapping[str, str], *, atomic: bool) -> list[RefUpdate]:

@@ -53,7 +53,10 @@ class ProposedPush:
 
 @runtime_checkable
 class PreReceive(Protocol):
-    """A policy that may refuse updates. It must not change anything; reasons are one line each."""
+    """A policy that may refuse updates. It must not change anything; reasons are one line each.
+
+    Policies are asked at the same time, and know nothing of each other.
+    """
 
     async def before_pack(
         self, repository: RepositoryInfo, actor: Actor, updates: Sequence[RefUpdate]

@@ -1,12 +1,12 @@
 """Going through all objects, some at a time."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from sqlalchemy import ColumnElement, select
 
 from core.database import Database
 from core.models import LfsObject
+from core.together import together
 
 _BATCH = 200
 
@@ -25,12 +25,7 @@ async def each_object(
     after = ""
     while batch := await _batch(database, conditions, after):
         rows = iter(batch)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(at_once):
-                    group.create_task(_drain(rows, work))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
+        await together(*(_drain(rows, work) for _ in range(at_once)))
         after = batch[-1].oid
 
 
