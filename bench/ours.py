@@ -31,8 +31,6 @@ class Modelyard(Peer):
             "MODELYARD_HTTP__ANONYMOUS_REQUESTS_PER_MINUTE": "0",
             "MODELYARD_LFS__REQUESTS_PER_MINUTE": "0",
             "MODELYARD_SERVER__LOG_LEVEL": "warning",
-            # The histories hold pointers of objects that nobody has.
-            "MODELYARD_LFS__MISSING_OBJECTS": "allow",
             **(settings or {}),
         }
         self.key = make_key(self.folder / "key")

@@ -180,8 +180,8 @@ async def test_a_step_that_fails_is_tried_again(
             assert [line for line in lines if "index" in line] == ["index: ann/model by system", reason]
             task = (await tasks(services.database))[push_id]
             assert "acme.index" not in task.done
-            await change_task(services.database, push_id, due_at=task.due_at.replace(year=2020))
-            assert await services.pipeline.run_due() == 1
+        await change_task(services.database, push_id, due_at=task.due_at.replace(year=2020))
+        assert await services.pipeline.run_due() == 1
         assert await tasks(services.database) == {}
 
 

@@ -75,12 +75,14 @@ async def test_the_same_model_by_large_files_or_not(world: HooksWorld, commit: s
 
 
 async def test_many_ask_at_once(world: HooksWorld, commit: str) -> None:
+    """Here and in another process, which may be first: nobody parses a file twice."""
+    elsewhere = world.new_parsing()
     found = await asyncio.gather(
         *(world.understand(commit) for _ in range(10)),
-        *(Versions(world.database, world.trees, world.new_parsing()).look(world.repository.id, commit),),
+        Versions(world.database, world.trees, elsewhere).look(world.repository.id, commit),
     )
     assert len({(one.commit, one.summary.parameters) for one in found}) == 1
-    assert world.parsing.runs == 3
+    assert max(world.parsing.runs, elsewhere.runs) <= 3 <= world.parsing.runs + elsewhere.runs
     assert len(await world.stored_versions()) == 1
 
 
