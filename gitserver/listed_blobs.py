@@ -64,11 +64,18 @@ class BlobPass:
             yield blobs
 
     async def contents(self, blobs: Sequence[ListedBlob]) -> AsyncGenerator["Contents"]:
-        """What is in these blobs of the batch that was read last, a few megabytes at a time."""
-        for some in _in_groups(blobs):
-            assert self._child is not None
-            assert self._child.stdout is not None
-            await _ask(self._child, "contents", [blob.oid for blob in some])
+        """What is in these blobs of the batch that was read last, a few megabytes at a time.
+
+        Read to its end before the pass goes on.
+        """
+        groups = _in_groups(blobs)
+        if not groups:
+            return
+        assert self._child is not None
+        assert self._child.stdout is not None
+        # All at once, so that git reads on while somebody looks at what it has read.
+        await _ask(self._child, "contents", [blob.oid for blob in blobs])
+        for some in groups:
             yield Contents(some, await _read(self._child.stdout, some))
 
 

@@ -1,15 +1,16 @@
 """Finding secrets in a text, fast enough for every text of every push."""
 
-import re
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
+
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from hooks.gates.new_blobs import MAX_READ_BYTES, NewBlob
 from hooks.gates.secret_kinds import KINDS, Kind
 
 _PER_FILE: Final = 10
+_PIECE_BYTES: Final = 64 * 1024
 # Nobody types a token into these, and some have no NUL in their first megabyte.
 _BINARY: Final = tuple(
     ".7z .arrow .avi .bin .bmp .bz2 .ckpt .flac .gguf .gif .gz .h5 .ico .jpeg .jpg .mp3 .mp4 .npy .npz .ogg"
@@ -27,26 +28,21 @@ class Hit:
 
 
 class _Signs:
-    """Whether bytes have any of many short words, at 130 MB/s.
-
-    Words that end with the same character are looked for by that character, which the regular expression
-    engine finds as fast as it reads memory; an alternative of words it tries at every byte, at 20 MB/s.
-    """
+    """Whether bytes have any of many short words, at the speed of memory."""
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
-        by_end: defaultdict[bytes, list[bytes]] = defaultdict(list)
-        for sign in (sign for kind in kinds for sign in kind.signs):
-            by_end[sign[-1:]].append(sign)
-        self._words = [words[0] for words in by_end.values() if len(words) == 1]
-        self._patterns = [_ending(end, words) for end, words in by_end.items() if len(words) > 1]
+        signs = [sign for kind in kinds for sign in kind.signs]
+        # Of the ways to match, this is the one that looks at many bytes at once.
+        self._words = BytesAhoCorasick(signs, matchkind=MatchKind.LeftmostFirst)
+        self._longest = max(map(len, signs))
 
     def are_in(self, data: bytes) -> bool:
-        return any(word in data for word in self._words) or any(one.search(data) for one in self._patterns)
-
-
-def _ending(end: bytes, words: Iterable[bytes]) -> re.Pattern[bytes]:
-    behind = b"|".join(b"(?<=%s)" % re.escape(word) for word in words)
-    return re.compile(b"%s(?:%s)" % (re.escape(end), behind))
+        # Piece by piece, because all matches are listed, and a hostile text is nothing but signs.
+        pieces = (
+            memoryview(data)[start : start + _PIECE_BYTES + self._longest]
+            for start in range(0, len(data), _PIECE_BYTES)
+        )
+        return any(self._words.find_matches_as_indexes(piece) for piece in pieces)
 
 
 _SIGNS: Final = _Signs(KINDS)
