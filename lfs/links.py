@@ -2,12 +2,13 @@
 
 Text of a link, in the query as `?link=`:
 
-    grant "." subject "." base64url(HMAC-SHA256 of what is before this dot)
+    grant "." subject "." tag
 
-The grant is base64url(msgpack of repository, actor and expiry), the same in all links of a batch; the subject
-is `use-oid-size-upload_id-part` as it stands. The grant names the actor and the credential, so that whoever
-uses the link can be asked about again: a link is never worth more than the credential that it was made with.
-Session tokens are a grant of their own with its HMAC under another key; `git-lfs-authenticate` hands them out
+The tag is half of the HMAC-SHA256 of what is before the last dot, in hexadecimal (RFC 2104, section 5). The
+grant is base64url(msgpack of repository, actor and expiry), the same in all links of a batch; the subject is
+`use-oid-size-upload_id-part` as it stands. The grant names the actor and the credential, so that whoever uses
+the link can be asked about again: a link is never worth more than the credential that it was made with.
+Session tokens are a grant of their own with a tag under another key; `git-lfs-authenticate` hands them out
 over SSH, for the HTTP face of one repository.
 """
 
@@ -34,6 +35,8 @@ SESSION_PREFIX = "mylfs_"
 
 # The longest that S3 signs for, and long enough for any upload.
 MAX_LINK_SECONDS = 7 * 24 * 3600
+
+_TAG_BYTES = 16
 
 # What we make is below 500 characters.
 _MAX_TEXT = 2048
@@ -93,7 +96,7 @@ class Grant:
 
     def sign(self, use: Use, oid: str, size: int, *, upload_id: str = "", part: int = 0) -> str:
         """The text of a link; goes into a query as it is. `oid` and `upload_id` are hexadecimal."""
-        text = f"{self._text}.{use.value}-{oid}-{size}-{upload_id}-{part}"
+        text = f"{self._text}.{use}-{oid}-{size}-{upload_id}-{part}"
         return f"{text}.{_tag(self._key, text)}"
 
 
@@ -230,7 +233,7 @@ def _decoded(text: str, kind: type[B]) -> B | None:
 
 def _tag(key: bytes, text: str) -> str:
     # In one call: a batch has a thousand of them, and an object for each costs four times as much.
-    return _encoded(hmac.digest(key, text.encode(), "sha256"))
+    return hmac.digest(key, text.encode(), "sha256")[:_TAG_BYTES].hex()
 
 
 def _encoded(data: bytes) -> str:
