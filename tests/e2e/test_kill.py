@@ -91,7 +91,7 @@ class Victim:
                 await commit(caller, f"/repositories/models/{self.path}", {"c": b"api\n"}, parent=self.head)
 
     async def died(self) -> None:
-        status = await asyncio.to_thread(self.yard.server.wait, timeout=20)
+        status = await asyncio.to_thread(self.yard.server.wait, timeout=60)
         assert status == -signal.SIGKILL
 
     async def recovered(self) -> None:

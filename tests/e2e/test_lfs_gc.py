@@ -101,7 +101,7 @@ class Victim:
                 )
 
     async def died(self) -> None:
-        status = await asyncio.to_thread(self.yard.server.wait, timeout=20)
+        status = await asyncio.to_thread(self.yard.server.wait, timeout=60)
         assert status == -signal.SIGKILL
 
     async def whole(self) -> None:

@@ -90,7 +90,7 @@ class Victim:
         return start(self.client.over(git, {**git.config, **impatient}), {"big.bin": self.content}), url
 
     async def died(self) -> None:
-        status = await asyncio.to_thread(self.place.yard.server.wait, timeout=20)
+        status = await asyncio.to_thread(self.place.yard.server.wait, timeout=60)
         assert status == -signal.SIGKILL
 
     async def restarted(self, *, committed: bool) -> None:
@@ -141,15 +141,15 @@ async def test_in_the_middle_of_the_bytes(storage: Storage, tmp_path: Path) -> N
         port = urlsplit(place.yard.server.http).port
         assert port is not None
         async with WireTap("127.0.0.1", port) as tap:
-            tap.bytes_per_second = SIZE // 3
+            tap.bytes_per_second = SIZE // 8
             tapped = f"http://{USER}:{place.yard.secret}@{tap.netloc}/{victim.path}.git"
             pushing = asyncio.create_task(asyncio.to_thread(source.run, "push", tapped, "main"))
             try:
 
-                def half() -> bool:
-                    return sum(one.request_bytes for one in tap.named("PUT")) > SIZE // 2
+                def begun() -> bool:
+                    return sum(one.request_bytes for one in tap.named("PUT")) > SIZE // 4
 
-                await asyncio.to_thread(wait_until, half, "half an upload")
+                await asyncio.to_thread(wait_until, begun, "a quarter of an upload")
             finally:
                 place.yard.server.kill()
                 outcome = await pushing

@@ -132,7 +132,7 @@ class Tapped:
         )
         keep(process.pid)
         try:
-            await asyncio.to_thread(wait_until, there, f"{after} parts", seconds=30)
+            await asyncio.to_thread(wait_until, there, f"{after} parts")
         finally:
             kill_tree(process.pid)
             await asyncio.to_thread(process.communicate)

@@ -44,7 +44,7 @@ async def test_a_bare_minio_is_talked_about(places: Places, transfer: str) -> No
     minio = await places.minio()
     place = await made(places, transfer, minio.endpoint)
     event = {"auto": "lfs.transfer.proxied", "redirect": "lfs.transfer.unsafe"}[transfer]
-    wait_until(lambda: place.yard.server.log(event), "the warning", seconds=30)
+    wait_until(lambda: place.yard.server.log(event), "the warning")
     [warning] = place.yard.server.log(event)
     assert warning["level"] == "warning"
     assert "unsigned trailers" in warning["reason"]
@@ -56,6 +56,6 @@ async def test_a_proxy_makes_it_safe(places: Places, tmp_path: Path) -> None:
     minio = await places.minio()
     with nginx_before_minio(tmp_path / "nginx", minio.endpoint, "large") as public:
         place = await made(places, "auto", public)
-        wait_until(lambda: place.yard.server.log("lfs.transfer.redirects"), "the verdict", seconds=30)
+        wait_until(lambda: place.yard.server.log("lfs.transfer.redirects"), "the verdict")
         assert await upload_goes_to(place) == public
     assert not place.yard.server.log("lfs.transfer.proxied")

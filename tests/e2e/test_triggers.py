@@ -105,7 +105,7 @@ async def test_a_rule_asks_for_training(yard: Yard, way: str) -> None:
             place = f"/repositories/models/{path}"
             made = await commit(call, place, {name: text.encode() for name, text in files.items()})
             oid = made["oid"]
-        async with asyncio.timeout(30):  # nobody waits for the report of a commit made here
+        async with asyncio.timeout(60):  # nobody waits for the report of a commit made here
             while not await requests_of(yard, path):  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.1)
     else:
@@ -235,13 +235,13 @@ async def test_killed_at(point: str, engine: Engine, tmp_path: Path, databases: 
         try:
             await asyncio.to_thread(work.commit, {FILE: FINETUNE, "README.md": CARD, "data/1": "x"})
             await asyncio.to_thread(work.run, "push", yard.url(path), "main")
-            assert await asyncio.to_thread(server.wait, timeout=20) == -signal.SIGKILL
+            assert await asyncio.to_thread(server.wait, timeout=60) == -signal.SIGKILL
             async with server.services() as services, services.database.read() as session:
                 written = list(await session.scalars(select(TriggerRequest.id)))
             assert len(written) == (point == "trigger.after-commit")
             del env["MODELYARD_FAILPOINT"]
             await asyncio.to_thread(server.restart, env=env)
-            async with server.services() as services, asyncio.timeout(30):
+            async with server.services() as services, asyncio.timeout(60):
                 while await services.pipeline.queue_length():  # noqa: ASYNC110 - another process empties it
                     await asyncio.sleep(0.05)
             (request,) = await requests_of(yard, path)

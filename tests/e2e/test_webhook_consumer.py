@@ -68,7 +68,7 @@ def push(yard: Yard, path: str) -> str:
 
 def status_of_length(url: str, length: str) -> int:
     """What is answered to a request that announces so many bytes."""
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=5)
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=30)
     try:
         connection.putrequest("POST", "/")
         connection.putheader("Content-Length", length)
@@ -99,7 +99,7 @@ async def test_the_example_consumer_is_told_of_a_push(
     await asyncio.to_thread(program.done, "webhook", "redeliver", path, found, delivery)
     headers = {"webhook-id": "msg_1", "webhook-timestamp": "1", "webhook-signature": "v1,AAAA"}
     for forged in (headers, {}):
-        answer = await asyncio.to_thread(requests.post, consumer.url, data=b"{}", headers=forged, timeout=10)
+        answer = await asyncio.to_thread(requests.post, consumer.url, data=b"{}", headers=forged, timeout=30)
         assert answer.status_code == 401
     assert await asyncio.to_thread(status_of_length, consumer.url, f"{0:012}99999999999") == 413
     pinged = (await asyncio.to_thread(program.run, "webhook", "ping", path, found, "--json")).json

@@ -109,7 +109,7 @@ async def kill_often(server: RunningServer, receiver: Receiver) -> None:
     """Kills the server while deliveries go on, each time after some more were accepted."""
     for _ in range(KILLS):
         seen = len(receiver.accepted)
-        await receiver.wait_for(seen + 40, seconds=60)
+        await receiver.wait_for(seen + 40)
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
 
@@ -211,13 +211,13 @@ async def test_killed_at_each_step(tmp_path: Path, point: str) -> None:
             for number in range(3):
                 with suppress(ClientError):  # it may die under one of them
                     await commit(caller, "/repositories/models/ann/net", {"a": b"%d\n" % number})
-        assert await asyncio.to_thread(server.wait, timeout=20) == -signal.SIGKILL
+        assert await asyncio.to_thread(server.wait, timeout=60) == -signal.SIGKILL
         await asyncio.to_thread(server.restart, env=env)
         async with server.services() as services:
             async with services.database.read() as session:
                 pushes = list(await session.scalars(select(Push.id).order_by(Push.id)))
             assert pushes
-            await receiver.wait_for(len(pushes), seconds=20)
+            await receiver.wait_for(len(pushes))
             await all_delivered(services)
             async with services.database.read() as session:
                 log = {(one.delivery_id, one.number) for one in await session.scalars(select(Attempt))}
@@ -233,7 +233,7 @@ async def test_killed_at_each_step(tmp_path: Path, point: str) -> None:
 
 
 async def test_a_push_is_told_at_once(tmp_path: Path) -> None:
-    env = environment(POLL_SECONDS="3600")
+    env = environment(POLL_SECONDS="3600", TIMEOUT_SECONDS="30")
     async with running_server(tmp_path / "server", env=env) as server, running_receiver() as receiver:
         yard = await Yard.open(server, tmp_path / "clients")
         path = await yard.new_repository()

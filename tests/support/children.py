@@ -35,7 +35,7 @@ def running() -> dict[int, str]:
     return found
 
 
-def left_behind(before: dict[int, str], *, grace_seconds: float = 5.0) -> list[str]:
+def left_behind(before: dict[int, str], *, grace_seconds: float = 30.0) -> list[str]:
     """Command lines of children that are new since `before` and do not end by themselves; kills them."""
     deadline = time.monotonic() + grace_seconds
     while left := {pid: command for pid, command in running().items() if pid not in before}:

@@ -17,7 +17,8 @@ from tests.support.git_world import GitWorld, git, open_world
 from tests.support.wire import ZERO
 
 MAIN, SIDE = "refs/heads/main", "refs/heads/side"
-SETTINGS = HooksSettings(timeout_seconds=2)
+SETTINGS = HooksSettings(timeout_seconds=60)
+IMPATIENT = HooksSettings(timeout_seconds=5)
 
 
 class Hooks:
@@ -70,10 +71,12 @@ def received(repository: RepositoryInfo, new: str, old: str = ZERO) -> ReceivedP
     return ReceivedPush(7, repository, "ann", 1, Transport.SSH, (update,), ("a=b", "c d"), False, now())
 
 
-async def after(world: GitWorld, hooks: Hooks, one: ReceivedPush) -> list[str]:
+async def after(
+    world: GitWorld, hooks: Hooks, one: ReceivedPush, *, settings: HooksSettings = SETTINGS
+) -> list[str]:
     """Runs the post-receive programs; returns what whoever pushed would read."""
     report = Report()
-    await RunExecutables(hooks.path, world.snapshots, SETTINGS).run(one, report)
+    await RunExecutables(hooks.path, world.snapshots, settings).run(one, report)
     return list(report.lines)
 
 

@@ -97,7 +97,7 @@ async def nothing_stored(yard: Yard) -> AsyncIterator[None]:
     assert drafts == []
     yield
     after, drafts = await _state(yard)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     # What was refused at its end is deleted beside the answer.
     while (drafts or _summary(after) != _summary(before)) and time.monotonic() < deadline:
         await asyncio.sleep(0.05)

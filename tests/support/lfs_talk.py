@@ -93,7 +93,7 @@ class Talk:
 
     async def ended(self) -> tuple[int | None, bytes, str]:
         """How the server ended the conversation: exit status, output not read yet, standard error."""
-        done = await self.process.wait(timeout=30)
+        done = await self.process.wait(timeout=60)
         assert isinstance(done.stdout, bytes)
         assert isinstance(done.stderr, bytes)
         return done.exit_status, done.stdout, done.stderr.decode()

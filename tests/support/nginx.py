@@ -12,7 +12,7 @@ from tests.support.children import keep, release
 from tests.support.ports import free_port
 
 SNIPPET = Path(__file__).parents[2] / "deploy" / "minio-proxy.nginx.conf"
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 
 _AROUND = """\
 daemon off;

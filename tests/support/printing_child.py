@@ -31,7 +31,7 @@ class PrintingChild:
         """What it printed since, in whole lines."""
         return [line for line in self.out.read_text().splitlines(keepends=True)[1:] if line.endswith("\n")]
 
-    def wait_for(self, count: int, *, seconds: float = 20) -> list[str]:
+    def wait_for(self, count: int, *, seconds: float = 60) -> list[str]:
         """Waits until it has printed so many lines."""
         wait_until(lambda: len(self.lines) >= count, f"{count} lines: {self.lines}", seconds=seconds)
         return self.lines
@@ -39,7 +39,7 @@ class PrintingChild:
     def end(self) -> int:
         """As Ctrl-C does; returns the exit status."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(10)
+        return self.process.wait(60)
 
 
 @contextmanager
@@ -55,11 +55,7 @@ def printing_child(
         )
     child = PrintingChild(process, child_out, child_err)
     try:
-        wait_until(
-            lambda: b"\n" in child_out.read_bytes() or process.poll() is not None,
-            "it listens",
-            seconds=30,
-        )
+        wait_until(lambda: b"\n" in child_out.read_bytes() or process.poll() is not None, "it listens")
         assert child.url
         yield child
     finally:

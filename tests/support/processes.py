@@ -65,7 +65,7 @@ def memory(pid: int, field: str) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def wait_until(condition: Callable[[], object], what: str, *, seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], object], what: str, *, seconds: float = 60) -> None:
     """Polls a condition; an AssertionError that names `what` when it does not come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

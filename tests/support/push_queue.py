@@ -101,14 +101,14 @@ async def running(*pipelines: Pipeline) -> AsyncIterator[None]:
             work.cancel()
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 10) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = 30) -> None:
     """Waits for it to come true."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
             await asyncio.sleep(0.01)
 
 
-async def drained(database: Database, *, seconds: float = 30) -> None:
+async def drained(database: Database, *, seconds: float = 60) -> None:
     """Waits for the queue to be empty."""
     async with asyncio.timeout(seconds):
         while await tasks(database):  # noqa: ASYNC110

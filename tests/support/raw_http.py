@@ -101,10 +101,10 @@ class RawConnection:
         return body
 
     async def closed(self) -> bool:
-        """Sends no more, and says whether the server hangs up within a few seconds, without another byte."""
+        """Sends no more, and says whether the server hangs up within half a minute, without another byte."""
         try:
             self._writer.write_eof()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 return await self._reader.read(1) == b""
         except TimeoutError:
             return False

@@ -38,7 +38,7 @@ from tests.support.program import PROJECT
 from tests.support.ssh import ClientKey, make_key, ssh_program
 
 PASSWORD = "correct horse battery staple"
-_START_SECONDS = 30.0
+_START_SECONDS = 90.0
 
 
 def running_server(
@@ -156,7 +156,7 @@ class RunningServer:
             self._listen["ssh"] = urlsplit(self.ssh).netloc.rpartition("@")[2]
         return True
 
-    def stop(self, *, timeout: float = 30) -> int:
+    def stop(self, *, timeout: float = 60) -> int:
         """As `terminate`, and SIGKILL for what does not end; does nothing when it does not run."""
         if self._process is None:
             return 0
@@ -166,7 +166,7 @@ class RunningServer:
             self.kill()
             return -signal.SIGKILL
 
-    def terminate(self, *, timeout: float = 30) -> int:
+    def terminate(self, *, timeout: float = 60) -> int:
         """SIGTERM; returns the exit status. Raises `subprocess.TimeoutExpired`."""
         if self.running:
             self.signal(signal.SIGTERM)
@@ -175,13 +175,13 @@ class RunningServer:
     def kill(self) -> None:
         """SIGKILL for the process and everything below it, like a power failure."""
         kill_tree(self.process.pid)
-        self.wait(timeout=10)
+        self.wait(timeout=60)
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the process that was started."""
         self.process.send_signal(number)
 
-    def wait(self, *, timeout: float = 30) -> int:
+    def wait(self, *, timeout: float = 60) -> int:
         """Waits until the process ended and returns its status, negative for a signal (failpoints: -9)."""
         process = self.process
         status = process.wait(timeout)

@@ -63,7 +63,7 @@ async def assert_sweeps_clean(server: RunningServer) -> None:
     assert remains(server) == []
 
 
-async def assert_cache_tidy(server: RunningServer, *, seconds: float = 5) -> None:
+async def assert_cache_tidy(server: RunningServer, *, seconds: float = 30) -> None:
     """Nothing of dead processes is left in the cache: no quarantine, no half-built snapshot."""
     await asyncio.to_thread(wait_until, lambda: not remains(server), "a tidy cache", seconds=seconds)
 

@@ -291,7 +291,7 @@ def connect(
     )
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 5) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 30) -> None:
     """Waits until `condition()` holds."""
     deadline = time.monotonic() + seconds
     while not condition():

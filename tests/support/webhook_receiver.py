@@ -121,12 +121,12 @@ class Receiver:
         """The requests that it answered with 2xx, in the order in which they came."""
         return [one for one in self.requests if one.accepted]
 
-    async def wait_for(self, count: int, *, seconds: float = 10) -> list[Received]:
+    async def wait_for(self, count: int, *, seconds: float = 60) -> list[Received]:
         """Waits until it has accepted so many."""
         await self._wait(lambda: len(self.accepted) >= count, f"{count} accepted requests", seconds)
         return self.accepted
 
-    async def wait_for_requests(self, count: int, *, seconds: float = 10) -> None:
+    async def wait_for_requests(self, count: int, *, seconds: float = 60) -> None:
         """Waits until so many have come, whatever becomes of them."""
         await self._wait(lambda: len(self.requests) >= count, f"{count} requests", seconds)
 

@@ -31,7 +31,7 @@ def webhook_settings(**changes: Any) -> WebhooksSettings:
         "allowed_networks": (LOOPBACK,),
         "first_retry_seconds": 0.01,
         "max_retry_seconds": 1,
-        "timeout_seconds": 0.5,
+        "timeout_seconds": 5.0,
         "poll_seconds": 0.05,
     }
     return WebhooksSettings(**{**impatient, **changes})

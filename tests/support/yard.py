@@ -90,7 +90,7 @@ class Yard:
         argv = [*ssh_command(self.server.ssh_port, self.key), command]
         return await ssh_exchange(argv, body, half_close=half_close)
 
-    async def quiet(self, *, seconds: float = 5) -> None:
+    async def quiet(self, *, seconds: float = 30) -> None:
         """Waits until no git child and no quarantine is left; fails when some stay."""
         quarantine = self.data / "cache" / "quarantine"
         deadline = time.monotonic() + seconds

@@ -28,7 +28,8 @@ from tests.support.minio_server import MinioServer, running_minio
 from tests.support.stores import MinioWorld, names
 from tests.support.streams import list_keys, noise, pieces, read_all
 
-SOON = 5.0
+# It takes a second, with a second try; who waits for an answer that does not come waits for forty.
+SOON = 30.0
 Operation = Callable[[ObjectStore, Path], Coroutine[Any, Any, object]]
 
 

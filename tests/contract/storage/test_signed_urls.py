@@ -40,7 +40,7 @@ def _request(
     # urllib sends a content type of its own otherwise.
     request = urllib.request.Request(url, data=body, method=method, headers={"Content-Type": "", **headers})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.read(), answer.headers
     except urllib.error.HTTPError as error:
         with error:

@@ -8,7 +8,7 @@ import time
 
 from tests.support.program import Program
 
-SECONDS = 30
+SECONDS = 60
 
 
 def at_terminal(

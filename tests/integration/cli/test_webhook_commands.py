@@ -195,7 +195,7 @@ def send(child: PrintingChild, secret: str, body: bytes = b"{}", **changes: str)
         [secret], delivery_id="msg_1", timestamp=int(time.time()), event="push", attempt=1, body=body
     )
     changed = {**signed, **{name.replace("_", "-"): value for name, value in changes.items()}}
-    return requests.post(child.url, data=body, headers=changed, timeout=10).status_code
+    return requests.post(child.url, data=body, headers=changed, timeout=60).status_code
 
 
 def test_listening(program: Program, listen: Listen) -> None:

@@ -1,7 +1,6 @@
 """The push below its faces, with a git that is slow or dies: what the client is told, and when."""
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,17 @@ MAIN = "refs/heads/main"
 
 
 class Stream:
-    """The client's bytes, and a clock on the answer."""
+    """The client's bytes, and the answer."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.answer = b""
-        self.times: list[float] = []
 
     async def read(self, n: int) -> bytes:
         chunk, self._data = self._data[:n], self._data[n:]
         return chunk
 
     async def write(self, data: bytes) -> None:
-        self.times.append(time.monotonic())
         self.answer += data
 
 
@@ -65,24 +62,34 @@ async def test_the_client_hears_us_while_deltas_are_resolved(
 ) -> None:
     """A proxy closes what is silent for a minute; resolving the deltas of a large pack takes many."""
     settings = GitSettings(keepalive_seconds=0.1)
-    slow = a_git(tmp_path, "index-pack", 'git "$@"; status=$?; sleep 1; exit $status')
-    stream = Stream(a_push("report-status side-band-64k" + (" quiet" if quiet else "")))
-    async with open_world(sqlite, tmp_path / "world", settings=settings) as world:
+    heard = tmp_path / "heard"
+    slow = a_git(
+        tmp_path,
+        "index-pack",
+        f'git "$@"; status=$?; until [ -e {heard} ]; do sleep 0.1; done; exit $status',
+    )
+
+    class Listening(Stream):
+        async def write(self, data: bytes) -> None:
+            await super().write(data)
+            if self.answer.count(b"0005\x02") >= 5:
+                heard.touch()
+
+    stream = Listening(a_push("report-status side-band-64k" + (" quiet" if quiet else "")))
+    async with open_world(sqlite, tmp_path / "world", settings=settings) as world, asyncio.timeout(60):
         await receive(world, slow, stream, stateless=stateless)
     assert read_report(stream.answer).ok
-    assert stream.answer.count(b"0005\x02") >= 5
-    assert stream.times[0] < stream.times[-1] - 0.5
 
 
 async def test_a_push_that_landed_is_never_reported_as_too_late(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time limit struck during the commit: the client was told `ng timeout`, and the ref was there."""
-    async with open_world(sqlite, tmp_path / "world", settings=GitSettings(receive_seconds=1)) as world:
+    async with open_world(sqlite, tmp_path / "world", settings=GitSettings(receive_seconds=5)) as world:
         real = world.publisher.store_pack
 
         async def slow(*arguments: Any) -> Any:
-            await asyncio.sleep(1.2)
+            await asyncio.sleep(5.5)
             return await real(*arguments)
 
         monkeypatch.setattr(world.publisher, "store_pack", slow)
@@ -92,7 +99,9 @@ async def test_a_push_that_landed_is_never_reported_as_too_late(
         assert MAIN in (await world.snapshots.state(repository_id)).refs
 
 
-async def test_a_slow_client_is_too_late(sqlite: Database, tmp_path: Path) -> None:
+async def test_a_slow_client_is_too_late(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Stalling(Stream):
         async def read(self, n: int) -> bytes:
             if chunk := await super().read(min(n, 300)):
@@ -100,6 +109,7 @@ async def test_a_slow_client_is_too_late(sqlite: Database, tmp_path: Path) -> No
             await asyncio.sleep(0.2)
             return b"x"
 
+    monkeypatch.setattr("gitserver.receive._LINGER_SECONDS", 0.5)
     async with open_world(sqlite, tmp_path / "world", settings=GitSettings(receive_seconds=1)) as world:
         stalling = Stalling(a_push("report-status side-band-64k")[:320])
         repository_id = await receive(world, world.git, stalling, stateless=False)

@@ -135,7 +135,7 @@ async def test_a_download_goes_on_when_whoever_asked_for_it_leaves(
 
     monkeypatch.setattr(world.store, "get_file", slow)
     opened = 0
-    for _ in range(20):
+    for _ in range(400):
         try:
             async with asyncio.timeout(0.15), world.snapshots.open(repository.id):
                 opened += 1
@@ -159,7 +159,7 @@ async def test_planning_and_pushing_do_not_deadlock(databases: Databases, tmp_pa
                 await session.execute(update(Repository).values(created_at=month))
             async with database.transaction() as session:  # a push that is about to queue maintenance
                 await lock_repository(session, repository.id)
-                planned = await asyncio.wait_for(maintenance(world).plan(), 10)
+                planned = await asyncio.wait_for(maintenance(world).plan(), 60)
                 session.add(MaintenanceTask(repository_id=repository.id))
                 await session.flush()
             assert planned == 0

@@ -241,14 +241,14 @@ async def test_files_that_parsers_are_stuck_in_keep_nobody_waiting(
     released = threading.Event()
 
     def endless(source: Source) -> Parsed:
-        released.wait(30)
+        released.wait(300)
         return Parsed({})
 
     monkeypatch.setattr(parsing, "_OWN_SECONDS", 0.1)
     monkeypatch.setattr(parsing, "_READING_SECONDS", 0.1)
     replace_parser(monkeypatch, endless)
     commit = await world.commit({f"{number}/config.json": b'{"a": %d}' % number for number in range(5)})
-    async with asyncio.timeout(20), world.trees.open(world.repository.id, commit) as tree:
+    async with asyncio.timeout(60), world.trees.open(world.repository.id, commit) as tree:
         each = world.parsing.parse_each(tree, list(tree.files.values()), remember=False)
         answers = [answer async for _, answer in each]
     released.set()
@@ -307,4 +307,4 @@ async def test_cancelling_leaves_no_thread_that_reads(world: HooksWorld, weights
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(world.parsing.close(), 5)
+    await asyncio.wait_for(world.parsing.close(), 30)

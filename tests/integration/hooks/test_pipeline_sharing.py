@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections import defaultdict
 from datetime import timedelta
 
@@ -26,7 +25,7 @@ from tests.support.push_queue import (
 )
 
 # Each finds work only by being told of it.
-NEVER_POLLS = HooksSettings(poll_seconds=3600.0, report_seconds=20.0)
+NEVER_POLLS = HooksSettings(poll_seconds=3600.0, report_seconds=300.0)
 
 
 @pytest.fixture
@@ -41,9 +40,8 @@ async def test_nobody_waits_for_what_was_done_elsewhere(database: Database, repo
     step = Step("one")
     pipeline = Pipeline(database, [step], NEVER_POLLS)
     async with running(pipeline):
-        began = time.monotonic()
-        assert await pipeline.received(push_id) == ()
-        assert time.monotonic() - began < 5
+        async with asyncio.timeout(60):
+            assert await pipeline.received(push_id) == ()
     assert not step.began
 
 
@@ -62,9 +60,8 @@ async def test_what_another_process_had_to_do_first_is_followed_up_at_once(
         await asyncio.sleep(0.6)
         assert not waiting.done()
         await held.finish()
-        began = time.monotonic()
-        assert await waiting == ("done",)
-        assert time.monotonic() - began < 5
+        async with asyncio.timeout(60):
+            assert await waiting == ("done",)
 
 
 async def _tell(push: ReceivedPush, report: Report) -> None:
@@ -74,7 +71,7 @@ async def _tell(push: ReceivedPush, report: Report) -> None:
 async def test_whoever_leaves_before_anything_begins_leaves_nothing_behind(
     database: Database, repository: str
 ) -> None:
-    held = await _held(database, repository)
+    held = await _held(database, repository, seconds=60)
     pipeline = Pipeline(database, [Step("one")], NEVER_POLLS)
     second = await new_push(database, repository)
     async with running(pipeline):
@@ -88,7 +85,7 @@ async def test_whoever_leaves_before_anything_begins_leaves_nothing_behind(
 
 
 async def test_a_renewal_that_comes_late_takes_nothing_back(database: Database, repository: str) -> None:
-    held = await _held(database, repository)
+    held = await _held(database, repository, seconds=1)
     ended = asyncio.Event()
     keeping = asyncio.ensure_future(held.keep(ended))
     await held.postpone(timedelta(hours=1))
@@ -98,9 +95,9 @@ async def test_a_renewal_that_comes_late_takes_nothing_back(database: Database, 
     await keeping
 
 
-async def _held(database: Database, repository: str) -> HeldPush:
+async def _held(database: Database, repository: str, *, seconds: float) -> HeldPush:
     await new_push(database, repository)
-    held = await PushQueue(database, timedelta(seconds=1)).claim()
+    held = await PushQueue(database, timedelta(seconds=seconds)).claim()
     assert held is not None
     return held
 
@@ -163,7 +160,7 @@ async def test_what_is_tried_again_never_runs_beside_another(database_url: str) 
         repositories = [await new_repository(databases[0], f"r{number}") for number in range(2)]
         pushes = [await new_push(databases[0], repositories[number % 2]) for number in range(16)]
         async with running(*(Pipeline(one, [step], settings) for one in databases)):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while left := await tasks(databases[0]):
                     for push_id, task in left.items():
                         if task.attempts and task.leased_until is None:

@@ -51,7 +51,7 @@ async def ann(server: LfsServer) -> LfsCaller:
 
 
 @pytest.fixture
-async def hasty(server: LfsServer) -> AsyncIterator[str]:
+async def hasty(server: LfsServer) -> AsyncIterator[web.AppRunner]:
     """Another face of the same service, which gives up on a client after half a second."""
 
     async def nobody(_: web.Request) -> object:
@@ -70,8 +70,12 @@ async def hasty(server: LfsServer) -> AsyncIterator[str]:
     runner = make_runner(app, idle_seconds=30)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield runner
     await runner.cleanup()
+
+
+def base_of(runner: web.AppRunner) -> str:
+    return f"http://127.0.0.1:{runner.addresses[0][1]}"
 
 
 def target_of(href: str) -> str:
@@ -79,11 +83,11 @@ def target_of(href: str) -> str:
     return f"{parts.path}?{parts.query}"
 
 
-async def test_a_client_that_stops_sending(server: LfsServer, ann: LfsCaller, hasty: str) -> None:
+async def test_a_client_that_stops_sending(server: LfsServer, ann: LfsCaller, hasty: web.AppRunner) -> None:
     target = target_of(await ann.href("upload", OID, SIZE))
     # More than there are places for one client: each must be given back.
     for _ in range(3):
-        async with connected(hasty) as connection:
+        async with connected(base_of(hasty)) as connection:
             await connection.head("PUT", target, {"Content-Length": str(SIZE)})
             await connection.send(DATA[:1_000_000])
             reply = await connection.reply()
@@ -93,13 +97,18 @@ async def test_a_client_that_stops_sending(server: LfsServer, ann: LfsCaller, ha
     assert await ann.upload(DATA) == OID
 
 
-async def test_a_client_that_stops_reading(ann: LfsCaller, hasty: str) -> None:
+async def test_a_client_that_stops_reading(ann: LfsCaller, hasty: web.AppRunner) -> None:
     await ann.upload(DATA)
     target = target_of(await ann.href("download", OID, SIZE))
     for _ in range(3):
-        async with connected(hasty) as connection:
+        async with connected(base_of(hasty)) as connection:
             await connection.head("GET", target)
-            await asyncio.sleep(1.5)
+            assert hasty.server is not None
+            async with asyncio.timeout(60):
+                while not hasty.server.connections:  # noqa: ASYNC110 - it tells nobody
+                    await asyncio.sleep(0.02)
+                while hasty.server.connections:  # noqa: ASYNC110 - nor that it gave up
+                    await asyncio.sleep(0.02)
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await connection.reply()
     assert (await ann.download(OID, SIZE)).body == DATA

@@ -1,32 +1,13 @@
 """What a repository has: only what was linked to it, in one query, however many are asked for."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy import event, update
+from sqlalchemy import update
 
-from core.database import Database
 from core.models import LfsLink, LfsObject, StoreKind, now
 from lfs.objects import Usage, new_key
 from tests.support.lfs_world import LfsWorld, oid_of
-
-
-@contextmanager
-def counted(database: Database) -> Iterator[list[str]]:
-    """The statements that read or write rows, while the block runs."""
-    seen: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if statement.split(None, 1)[0] in {"SELECT", "INSERT", "UPDATE", "DELETE"}:
-            seen.append(statement)
-
-    engine = database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
+from tests.support.statements import counted
 
 
 async def fill(world: LfsWorld, count: int, *, size: int = 10) -> list[str]:

@@ -31,7 +31,7 @@ async def test_a_proxy_that_starts_later(
         await asyncio.sleep(0.5)
         assert (settling.done(), mode.redirects()) == (False, False)
         with nginx_before_minio(tmp_path / "nginx", minio.endpoint, "later", port=port):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await settling
     assert mode.redirects()
     await store.close()

@@ -140,7 +140,7 @@ async def test_git_over_both_transports_is_counted(tmp_path: Path) -> None:
 
 
 def read_text(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         body: bytes = answer.read()
     return body.decode()
 

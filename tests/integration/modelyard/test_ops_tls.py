@@ -19,7 +19,7 @@ def connect(server: RunningServer) -> ssl.SSLSocket:
     host, _, port = server.http.rpartition("/")[2].partition(":")
     context = server.ssl_context()
     assert context is not None
-    raw = socket.create_connection((host, int(port)), timeout=20)
+    raw = socket.create_connection((host, int(port)), timeout=60)
     return context.wrap_socket(raw, server_hostname="localhost")
 
 
@@ -76,9 +76,9 @@ def test_old_protocols_and_plain_http_are_refused(tmp_path: Path) -> None:
         old.set_ciphers("DEFAULT:@SECLEVEL=0")
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.maximum_version = ssl.TLSVersion.TLSv1_1
-        with socket.create_connection((host, int(port)), timeout=10) as raw, pytest.raises(ssl.SSLError):
+        with socket.create_connection((host, int(port)), timeout=60) as raw, pytest.raises(ssl.SSLError):
             old.wrap_socket(raw)
-        with socket.create_connection((host, int(port)), timeout=10) as plain:
+        with socket.create_connection((host, int(port)), timeout=60) as plain:
             plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert not plain.recv(100).startswith(b"HTTP")
         assert fetch(server, "healthz")[0] == 200

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import resource
 import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,9 +27,8 @@ async def digest_of(command: Sequence[str], *, pause: float = 0) -> tuple[str, i
 
 
 async def test_a_long_stream_arrives_whole(server: Running, ada: ClientKey) -> None:
-    started = time.monotonic()
-    assert await digest_of([*server.ssh(ada), "git-upload-pack ada/big"]) == (big_digest(), 0)
-    assert time.monotonic() - started < 30
+    async with asyncio.timeout(120):
+        assert await digest_of([*server.ssh(ada), "git-upload-pack ada/big"]) == (big_digest(), 0)
 
 
 async def test_eight_long_streams_at_once_arrive_whole(server: Running, ada: ClientKey) -> None:
@@ -147,7 +145,7 @@ async def test_a_client_that_sends_faster_than_it_is_read_is_held_back(
 
 async def test_silence_ends_a_command_but_not_its_busy_neighbour(tmp_path: Path, ada: ClientKey) -> None:
     async with (
-        serving(tmp_path, {ada.fingerprint: "ada"}, idle_seconds=1) as server,
+        serving(tmp_path, {ada.fingerprint: "ada"}, idle_seconds=4) as server,
         connect(server, ada) as connection,
     ):
         lively = await connection.create_process("git-receive-pack ada/echo", encoding=None)
@@ -180,7 +178,7 @@ async def test_a_client_with_reasons_to_wait_may_be_silent_before_its_first_word
         await asyncio.sleep(3)
         process.stdin.write(b"x")
         assert await process.stdout.read(1) == b"x"
-        result = await process.wait(timeout=8)  # and not once it has begun
+        result = await process.wait(timeout=60)  # and not once it has begun
         assert result.stderr == b"modelyard: no data was exchanged for too long\n"
         assert server.observer.finished[0][1] == "idle"
 
@@ -194,7 +192,7 @@ async def test_a_stalled_reader_is_cut_off(tmp_path: Path, ada: ClientKey) -> No
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        await eventually(lambda: server.git.cancelled == 1, 8)
+        await eventually(lambda: server.git.cancelled == 1)
         assert server.observer.finished == [("git-upload-pack", "idle")]
-        await eventually(lambda: server.observer.connections == 0, 8)
+        await eventually(lambda: server.observer.connections == 0)
         await stop(process)

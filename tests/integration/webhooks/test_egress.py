@@ -193,14 +193,14 @@ async def test_the_names_of_the_system(receiver: Receiver) -> None:
 
 async def test_a_slow_name_server_is_a_time_out() -> None:
     async def slow(host: str, port: int) -> list[str]:
-        await asyncio.sleep(30)
+        await asyncio.sleep(300)
         return []
 
     egress = Egress(Destinations(webhook_settings()), resolve=slow)
     answer = await Sender(egress, 0.1).send("https://hooks.example.org/", {}, b"{}")
     await egress.close()
     assert answer.outcome is Outcome.TIMEOUT
-    assert answer.milliseconds < 5000
+    assert answer.milliseconds < 60_000
 
 
 HOSTILE = {

@@ -76,7 +76,7 @@ async def test_many_workers_many_pushers(database_url: str, database: Database) 
 
         async with working(*workers):
             await asyncio.gather(*(push(number) for number in range(4)))
-            await receiver.wait_for(120, seconds=60)
+            await receiver.wait_for(120)
             await until(nothing_pends)
         attempts = {(one.delivery_id, one.number) for one in await world.attempts()}
     sent = [one.attempt for one in receiver.requests]
@@ -86,7 +86,9 @@ async def test_many_workers_many_pushers(database_url: str, database: Database) 
     for one in receiver.accepted:
         one.verify(secret)
         arrived[one.repository].append(one.data["push_id"])
-    assert arrived == {f"ann/r{n}": [1000 * n + count for count in range(30)] for n in range(4)}
+    # Twice, where the answer came too late.
+    order = {name: list(dict.fromkeys(told)) for name, told in arrived.items()}
+    assert order == {f"ann/r{n}": [1000 * n + count for count in range(30)] for n in range(4)}
 
 
 async def test_an_event_that_becomes_visible_late(world: WebhookWorld, receiver: Receiver) -> None:
@@ -139,10 +141,10 @@ async def test_failures_hold_up_their_own_stream_only(world: WebhookWorld, recei
 
 async def test_a_slow_receiver_leaves_places_to_others(database: Database, receiver: Receiver) -> None:
     async with (
-        webhook_world(database, concurrent_deliveries=8, timeout_seconds=20.0) as world,
+        webhook_world(database, concurrent_deliveries=8, timeout_seconds=300.0) as world,
         running_receiver() as slow,
     ):
-        slow.behave = silent(15)
+        slow.behave = silent(290)
         repositories = [await world.core.repository(f"ann/r{number}") for number in range(12)]
         await world.subscribe(slow, "push", scope=OWNER)
         await world.subscribe(f"{slow.base}/again", "push", scope=OWNER)
@@ -154,7 +156,7 @@ async def test_a_slow_receiver_leaves_places_to_others(database: Database, recei
             await world.subscribe(receiver, "push", scope=OWNER)
             for number, repository in enumerate(repositories):
                 await world.happen(100 + number, repository=repository)
-            await receiver.wait_for(12, seconds=12)
+            await receiver.wait_for(12)
             assert len(slow.requests) == 2, "a quarter of the places"
 
 
@@ -176,7 +178,7 @@ async def test_a_worker_that_is_stopped_hands_over(database: Database) -> None:
 
 
 async def test_a_worker_that_died_is_replaced_after_its_lease(database: Database, receiver: Receiver) -> None:
-    async with webhook_world(database) as world:
+    async with webhook_world(database, timeout_seconds=0.5) as world:
         await world.subscribe(receiver, "push")
         await world.happen(1)
         await world.notifying.fanout.run_due()

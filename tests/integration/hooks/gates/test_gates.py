@@ -207,4 +207,4 @@ async def test_fifty_thousand_small_files(gated: Gated) -> None:
     gated.use(GatesSettings())
     begun = time.monotonic()
     assert (await gated.push()).ok
-    assert time.monotonic() - begun < without + 5
+    assert time.monotonic() - begun < without + 60, "a child of git for each would take minutes"
