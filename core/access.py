@@ -104,6 +104,24 @@ _STANDING = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A repository, as far as rights depend on it."""
+
+    id: str
+    owner_id: int
+    visibility: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a user is on this server, for the owner of a repository, and in it."""
+
+    is_admin: bool
+    membership: str | None
+    collaboration: str | None
+
+
 async def role_of(
     session: AsyncSession, actor: Actor, repository: Repository, *, anonymous_read: bool = False
 ) -> Role | None:
@@ -114,7 +132,8 @@ async def role_of(
     Raises:
         InvalidCredentials: the account was suspended or deleted after the actor logged in.
     """
-    return _capped(actor, await _granted(session, actor, repository, anonymous_read))
+    standing = await _standing(session, actor, repository)
+    return _capped(actor, _granted(actor, _owned(repository), standing, anonymous_read))
 
 
 async def authorize(
@@ -132,16 +151,23 @@ async def authorize(
         RepositoryNotFound: it does not exist, or the actor may not know that it does.
         PermissionDenied: the actor sees it, and the message says what is missing.
     """
-    granted = await _granted(session, actor, repository, anonymous_read) if repository else None
-    role = _capped(actor, granted)
-    needed = _NEEDED[permission]
-    if role and _RANK[role] >= _RANK[needed]:
+    if repository is None:
+        _require(actor, None, None, permission)
         return
-    if actor.kind is ActorKind.ANONYMOUS:
-        raise AuthenticationRequired("log in with a user name and a password or token")
-    if repository is None or granted is None or role is None:
-        raise RepositoryNotFound("no such repository, or you may not see it")
-    raise _denied(actor, repository, granted, needed)
+    standing = await _standing(session, actor, repository)
+    authorize_standing(actor, _owned(repository), standing, permission, anonymous_read=anonymous_read)
+
+
+def authorize_standing(
+    actor: Actor,
+    repository: Owned,
+    standing: Standing | None,
+    permission: Permission,
+    *,
+    anonymous_read: bool = False,
+) -> None:
+    """`authorize` by what was read; `standing` is None for whoever is no user, or none any more."""
+    _require(actor, repository, _granted(actor, repository, standing, anonymous_read), permission)
 
 
 async def authorize_again(
@@ -278,9 +304,19 @@ async def require_creation(
         raise PermissionDenied(f"you may not create repositories under {owner.name}", owner=owner.name)
 
 
-async def _granted(
-    session: AsyncSession, actor: Actor, repository: Repository, anonymous_read: bool
-) -> Role | None:
+async def _standing(session: AsyncSession, actor: Actor, repository: Repository) -> Standing | None:
+    if actor.kind is not ActorKind.USER:
+        return None
+    parameters = {"user": actor.user_id, "owner": repository.owner_id, "repository": repository.id}
+    row = (await session.execute(_STANDING, parameters)).one_or_none()
+    return Standing(*row) if row is not None else None
+
+
+def _owned(repository: Repository) -> Owned:
+    return Owned(repository.id, repository.owner_id, repository.visibility)
+
+
+def _granted(actor: Actor, repository: Owned, standing: Standing | None, anonymous_read: bool) -> Role | None:
     """The best role, before what the credential allows."""
     public = repository.visibility == Visibility.PUBLIC
     if actor.kind is ActorKind.SYSTEM:
@@ -289,19 +325,28 @@ async def _granted(
         return Role.WRITE if repository.id == actor.repository_id else None
     if actor.kind is ActorKind.ANONYMOUS:
         return Role.READ if public and anonymous_read else None
-    parameters = {"user": actor.user_id, "owner": repository.owner_id, "repository": repository.id}
-    row = (await session.execute(_STANDING, parameters)).one_or_none()
-    if row is None:
+    if standing is None:
         raise InvalidCredentials("this account is suspended or deleted")
     if actor.repository_id not in (None, repository.id):
         return Role.READ if public and anonymous_read else None
-    is_admin, membership, collaboration = row
-    if is_admin or repository.owner_id == actor.user_id:
+    if standing.is_admin or repository.owner_id == actor.user_id:
         return Role.ADMIN
-    roles = [Role(role) for role in (membership, collaboration) if role]
+    roles = [Role(role) for role in (standing.membership, standing.collaboration) if role]
     if public:
         roles.append(Role.READ)
     return max(roles, key=_RANK.__getitem__, default=None)
+
+
+def _require(actor: Actor, repository: Owned | None, granted: Role | None, permission: Permission) -> None:
+    role = _capped(actor, granted)
+    needed = _NEEDED[permission]
+    if role and _RANK[role] >= _RANK[needed]:
+        return
+    if actor.kind is ActorKind.ANONYMOUS:
+        raise AuthenticationRequired("log in with a user name and a password or token")
+    if repository is None or granted is None or role is None:
+        raise RepositoryNotFound("no such repository, or you may not see it")
+    raise _denied(actor, repository, granted, needed)
 
 
 def _ties(actor: Actor) -> tuple[ColumnElement[bool], ...]:
@@ -329,7 +374,7 @@ def _capped(actor: Actor, role: Role | None) -> Role | None:
     return min(role, cap, key=_RANK.__getitem__)
 
 
-def _denied(actor: Actor, repository: Repository, granted: Role, needed: Role) -> PermissionDenied:
+def _denied(actor: Actor, repository: Owned, granted: Role, needed: Role) -> PermissionDenied:
     if actor.kind is ActorKind.DEPLOY_KEY:
         text = "this deploy key may only read" if actor.read_only else "a deploy key cannot administer"
     elif actor.repository_id not in (None, repository.id):

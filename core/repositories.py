@@ -52,8 +52,7 @@ class Repositories:
         Raises:
             AuthenticationRequired, RepositoryNotFound, PermissionDenied: as `core.access.authorize`.
         """
-        async with self._opener.reading(actor, address, permission) as (_, info):
-            return info
+        return await self._opener.open(actor, address, permission)
 
     async def open_or_create(self, actor: Actor, address: Address, transport: Transport) -> RepositoryInfo:
         """The repository to push to; created if it is missing, the actor may, and the settings allow it.
