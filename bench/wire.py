@@ -91,9 +91,10 @@ def _read(link: socket.socket, start: float) -> Answer:
     return Answer(status, seen, first, time.perf_counter() - start)
 
 
-def fetch(url: str, body: bytes) -> Answer:
-    """One POST git-upload-pack."""
-    return request(f"{url}/git-upload-pack", method="POST", headers=GIT_HEADERS, body=body)
+def fetch(url: str, body: bytes, *, token: str = "") -> Answer:
+    """One POST git-upload-pack, by nobody or with a token."""
+    proof = {"Authorization": f"Bearer {token}"} if token else {}
+    return request(f"{url}/git-upload-pack", method="POST", headers={**GIT_HEADERS, **proof}, body=body)
 
 
 def at_once(count: int, url: str, body: bytes) -> float:

@@ -63,6 +63,10 @@ class Uploader:
         self._git = git
         self._settings = settings
         self._slots = Slots(settings.concurrent_uploads, share=settings.concurrent_uploads // 4)
+        # To make a clone takes a processor, to send it takes none: so who copies many repositories makes one
+        # for each processor at a time, whatever he may receive, and others find one soon.
+        processors = max(2, os.cpu_count() or 1)
+        self._makers = Slots(4 * processors, share=processors)
 
     async def advertise(
         self, repository: RepositoryInfo, protocol: int, writer: ByteWriter, client: str
@@ -157,7 +161,7 @@ class Uploader:
             return
 
         async def make(descriptor: int) -> bool:
-            async with self._leased(repository, client) as snapshot:
+            async with self._makers.take(client), self._leased(repository, client) as snapshot:
                 data = encode_request(request.command, request.capabilities, arguments)
                 command = ["upload-pack", "--stateless-rpc", str(snapshot.path)]
                 async with self._start(command, 2, snapshot.path, descriptor) as process:
