@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import pwd
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from minio import Minio
 
 from bench.gitclient import git, make_key
-from bench.peer import CACHE, DEBIAN, Peer, find
+from bench.peer import CACHE, DEBIAN, Missing, Peer, find
 
 _CORE = Path("/usr/lib/git-core/git-http-backend"), Path("/usr/libexec/git-core/git-http-backend")
 
@@ -124,6 +125,8 @@ class OpenSsh(Peer):
     def __init__(self, folder: Path, public_key: str) -> None:
         super().__init__(folder)
         self._program = find(DEBIAN / "usr/sbin/sshd", "/usr/sbin/sshd")
+        if os.geteuid() == 0 and not any(one.pw_name == "sshd" for one in pwd.getpwall()):
+            raise Missing("root's sshd wants a system user `sshd`: install openssh-server, or do not be root")
         self.repositories = self.folder / "git"
         self.repositories.mkdir()
         key = make_key(self.folder / "host")
