@@ -1,4 +1,4 @@
-"""What a parser may take of a server at most: memory, and no time that grows with the square."""
+"""What a parser may take of a server at most: memory and time."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from tests.support.costs import costs_at_most
 T = TypeVar("T")
 
 MOST_BYTES = 200_000_000
-MOST_SECONDS = 25.0
+MOST_SECONDS = 2.0
 
 
 def memory_of(work: Callable[[], object]) -> int:
@@ -23,7 +23,7 @@ def memory_of(work: Callable[[], object]) -> int:
 
 
 def bounded(work: Callable[[], T]) -> T:
-    """What `work` returns, having seen that it takes less than 200 MB, and about as long as the file is."""
+    """What `work` returns, having seen that it takes less than 2 seconds, and less than 200 MB."""
     with costs_at_most(MOST_SECONDS):
         result = work()
     used = memory_of(work)

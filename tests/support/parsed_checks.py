@@ -12,7 +12,7 @@ from hooks.formats.source import BytesSource, Source
 from tests.support.costs import costs_at_most
 
 MOST_OUTPUT = 2 * 1024**2 + 256 * 1024
-SECONDS = 10
+SECONDS = 2
 _MOVES_TERMINALS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -209,7 +209,7 @@ def _filled(unit: str) -> bytes:
     ],
 )
 def test_no_file_is_slow(data: Any) -> None:
-    with costs_at_most(3):
+    with costs_at_most(1):
         parse_rules(data)
 
 
