@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol, runtime_checkable
 
-from sqlalchemy import select
+from sqlalchemy import Row, bindparam, select
 
 from core.access import Actor, ActorKind
 from core.audit import Action, entry
@@ -20,6 +20,11 @@ from gitserver.updates import RefUpdate
 _HEADS = "refs/heads/"
 _REFS_NOTED = 100
 _BLAME_AT_MOST = 20
+
+
+_RULES = select(
+    BranchRule.pattern, BranchRule.allow_force, BranchRule.allow_delete, BranchRule.pushers
+).where(BranchRule.repository_id == bindparam("repository_id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +134,11 @@ class BranchRules:
 
     async def _bound(
         self, repository_id: str, actor: Actor, updates: Sequence[RefUpdate]
-    ) -> list[tuple[RefUpdate, BranchRule]]:
+    ) -> list[tuple[RefUpdate, Row[str, bool, bool, list[str] | None]]]:
         branches = [one for one in updates if one.name.startswith(_HEADS)]
         if not branches or actor.kind is ActorKind.SYSTEM:
             return []
-        async with self._database.read() as session:
-            rules = list(
-                await session.scalars(select(BranchRule).where(BranchRule.repository_id == repository_id))
-            )
+        rules = await self._database.rows(_RULES, {"repository_id": repository_id})
         return [
             (one, rule)
             for one in branches

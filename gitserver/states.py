@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.database import Database
@@ -12,6 +12,10 @@ from core.models import ObjectFormat, Pack, Ref, Repository
 
 # Some 300 bytes each.
 _MAX_REMEMBERED = 100_000
+
+_NOW = select(Repository.refs_version, Repository.state, Repository.prune_epoch).where(
+    Repository.id == bindparam("repository_id")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +93,15 @@ class States:
 
     async def current(self, repository_id: str) -> RepositoryState:
         """Raises `RepositoryNotFound`."""
+        rows = await self._database.rows(_NOW, {"repository_id": repository_id})
+        if not rows:
+            raise RepositoryNotFound("no such repository")
+        version, name, epoch = rows[0]
+        known = self._known.get(repository_id)
+        if known is not None and (known.version, known.state) == (version, name):
+            self._known.move_to_end(repository_id)
+            return known if known.prune_epoch == epoch else replace(known, prune_epoch=epoch)
         async with self._database.read() as session:
-            row = (
-                await session.execute(
-                    select(Repository.refs_version, Repository.state, Repository.prune_epoch).where(
-                        Repository.id == repository_id
-                    )
-                )
-            ).one_or_none()
-            if row is None:
-                raise RepositoryNotFound("no such repository")
-            version, name, epoch = row
-            known = self._known.get(repository_id)
-            if known is not None and (known.version, known.state) == (version, name):
-                self._known.move_to_end(repository_id)
-                return known if known.prune_epoch == epoch else replace(known, prune_epoch=epoch)
             found = await read_state(session, repository_id)
         self._remember(found)
         return found

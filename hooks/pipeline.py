@@ -9,7 +9,7 @@ import contextlib
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 import structlog
@@ -58,14 +58,26 @@ class Pipeline:
     Its work belongs to `run_forever` and `run_due`: whoever waits in `received` may leave.
     """
 
-    def __init__(self, database: Database, steps: Sequence[PostReceiveStep], settings: HooksSettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        steps: Sequence[PostReceiveStep],
+        settings: HooksSettings,
+        *,
+        repeatable: Collection[str] = (),
+    ) -> None:
+        """`repeatable` are names of steps of which nobody notices that they ran again after a crash.
+
+        That one of them is done is stored when something else is, which saves a write.
+        """
         self._steps = steps
+        self._repeatable = frozenset(repeatable)
         self._settings = settings
         lease = timedelta(seconds=_LEASE_POLLS * settings.poll_seconds)
         self._queue = PushQueue(database, max(lease, _SHORTEST_LEASE))
         self._works: OrderedDict[int, _Work] = OrderedDict()
         self._running = False
-        self._polls = [Poll("hooks.queue", settings.poll_seconds) for _ in range(settings.workers)]
+        self._poll = Poll("hooks.queue", settings.poll_seconds, loops=settings.workers)
 
     async def received(self, push_id: int) -> Sequence[str]:
         """See `gitserver.policy.PostReceive`; says nothing where `run_forever` does not run.
@@ -74,10 +86,7 @@ class Pipeline:
         """
         if not self._running or not self._settings.report_seconds:
             return ()
-        work = self._works.get(push_id)
-        if work is None:
-            work = self._works[push_id] = _Work(self._steps)
-            self._tell()
+        work = self._works.setdefault(push_id, _Work(self._steps))
         try:
             async with asyncio.timeout(self._settings.report_seconds):
                 await self._end_of(push_id, work)
@@ -92,15 +101,15 @@ class Pipeline:
 
     def hint(self, repository_id: str) -> None:
         """There is something new; for `Publisher.listeners`."""
-        self._tell()
+        self._poll.hint()
 
     async def run_forever(self) -> None:
         """Works until cancelled; what it worked on then is taken up by whoever comes next."""
         self._running = True
         try:
             async with asyncio.TaskGroup() as group:
-                for poll in self._polls:
-                    group.create_task(poll.forever(self.run_due))
+                for _ in range(self._settings.workers):
+                    group.create_task(self._poll.forever(self.run_due))
         finally:
             self._running = False
             for work in self._works.values():
@@ -139,11 +148,7 @@ class Pipeline:
             work.left = []
             work.ended.set()
         elif waits:
-            self._tell()
-
-    def _tell(self) -> None:
-        for poll in self._polls:
-            poll.hint()
+            self._poll.hint()
 
     async def _work_next(self) -> bool:
         held = await self._queue.claim([id_ for id_, work in self._works.items() if not work.began])
@@ -192,7 +197,7 @@ class Pipeline:
                 continue
             failpoints.reach(AFTER_STEP)
             if failed or step is not self._steps[-1]:  # else the end of all says it
-                await held.note(step.name)
+                await held.note(step.name, now=step.name not in self._repeatable)
         failpoints.reach(BEFORE_END)
         if failed and held.attempts < _ATTEMPTS:
             await held.postpone(_delay(held.attempts))

@@ -10,8 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Select, case, delete, exists, func, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import ColumnElement, Select, bindparam, case, delete, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
 
 from core.database import Database
@@ -61,10 +60,11 @@ class HeldPush:
                 except ModelyardError as error:  # there is time for another try
                     log.warning("hooks.lease_not_renewed", push_id=self.push.id, error=error.message)
 
-    async def note(self, step: str) -> None:
-        """Stores that a step is done."""
+    async def note(self, step: str, *, now: bool) -> None:
+        """Stores that a step is done; if not `now`, with whatever is stored next."""
         self.done.append(step)
-        await self._write(done=list(self.done))
+        if now:
+            await self._write()
 
     async def postpone(self, delay: timedelta) -> None:
         """Lets it rest for so long; later pushes of the repository may pass it."""
@@ -87,7 +87,7 @@ class HeldPush:
         async with self._lock:
             if self._until is None:  # a renewal that came too late
                 return
-            values = {"leased_until": now() + self._lease, **values}
+            values = {"leased_until": now() + self._lease, "done": list(self.done), **values}
             change = update(PostReceiveTask).where(*self._ours()).values(values)
             async with self._database.transaction() as session:
                 if await session.scalar(change.returning(PostReceiveTask.push_id)) is None:
@@ -113,16 +113,19 @@ class PushQueue:
         """
         while True:
             async with self._database.transaction() as session:
-                head = await session.scalar(_next_head(wanted))
+                moment = now()
+                head = await session.scalar(_NEXT_HEAD, {"moment": moment, "wanted": list(wanted)})
                 if head is None:
                     return None
                 # Asked after the lock: since that query began another worker may have come and gone.
-                task = await session.scalar(_next_of(head.repository_id))
-                if task is None:
+                found = await session.execute(_NEXT_OF, {"moment": now(), "repository_id": head})
+                row = found.one_or_none()
+                if row is None:
                     continue
+                task = row.PostReceiveTask
                 task.leased_until = now() + self._lease
                 task.attempts += 1
-                push = await _load(session, task.push_id)
+                push = _received(row.Push, RepositoryInfo.of(row.Repository, row.name))
             return HeldPush(self._database, self._lease, push, task)
 
     async def waits(self, push_id: int) -> bool | None:
@@ -141,53 +144,56 @@ class PushQueue:
             return await session.scalar(select(func.count()).select_from(PostReceiveTask)) or 0
 
 
-_Other = aliased(PostReceiveTask)
-_Tasks = Select[PostReceiveTask]
+_Task, _Other = PostReceiveTask, aliased(PostReceiveTask)
+_moment = bindparam("moment", type_=_Task.due_at.type)
 
 
-def _next_head(wanted: Collection[int]) -> _Tasks:
-    """The first task of a repository with something to do; locked, it stands for the repository's queue."""
-    task, moment = PostReceiveTask, now()
-    beside = select(_Other).where(_Other.repository_id == task.repository_id)
-    query = select(task).where(
-        ~exists(beside.where(_Other.push_id < task.push_id)),
-        ~exists(beside.where(_Other.leased_until >= moment)),
-        exists(beside.where(or_(_Other.attempts == 0, _Other.due_at <= moment))),
-    )
-    if wanted:
-        theirs = select(_Other.repository_id).where(_Other.push_id.in_(wanted))
-        query = query.order_by(case((task.repository_id.in_(theirs), 0), else_=1))
-    return query.order_by(task.push_id).limit(1).with_for_update(of=task, skip_locked=True)
-
-
-def _next_of(repository_id: str) -> _Tasks:
-    """The first task of a repository that need not wait, as long as none is held."""
-    task, moment = PostReceiveTask, now()
-    held = select(_Other).where(_Other.repository_id == repository_id, _Other.leased_until >= moment)
+def _next_head() -> Select[str]:
+    """Whose queue has something to do; its first task is locked, and stands for the queue."""
+    beside = select(_Other).where(_Other.repository_id == _Task.repository_id)
+    theirs = select(_Other.repository_id).where(_Other.push_id.in_(bindparam("wanted", expanding=True)))
     return (
-        select(task)
+        select(_Task.repository_id)
         .where(
-            task.repository_id == repository_id,
+            ~exists(beside.where(_Other.push_id < _Task.push_id)),
+            ~exists(beside.where(_Other.leased_until >= _moment)),
+            exists(beside.where(or_(_Other.attempts == 0, _Other.due_at <= _moment))),
+        )
+        .order_by(case((_Task.repository_id.in_(theirs), 0), else_=1), _Task.push_id)
+        .limit(1)
+        .with_for_update(of=_Task, skip_locked=True)
+    )
+
+
+def _next_of() -> Select[PostReceiveTask, Push, Repository, str]:
+    """The first task of a repository that need not wait, as long as none is held."""
+    repository_id = bindparam("repository_id", type_=_Task.repository_id.type)
+    held = select(_Other).where(_Other.repository_id == repository_id, _Other.leased_until >= _moment)
+    return (
+        select(_Task, Push, Repository, Account.name)
+        .join(Push, Push.id == _Task.push_id)
+        .join(Repository, Repository.id == _Task.repository_id)
+        .join(Account, Account.id == Repository.owner_id)
+        .where(
+            _Task.repository_id == repository_id,
             # A new one is due at once, whatever the clock of the machine said that wrote it.
-            or_(task.attempts == 0, task.due_at <= moment),
+            or_(_Task.attempts == 0, _Task.due_at <= _moment),
             ~exists(held),
         )
-        .order_by(task.push_id)
+        .order_by(_Task.push_id)
         .limit(1)
     )
 
 
-async def _load(session: AsyncSession, push_id: int) -> ReceivedPush:
-    query = (
-        select(Push, Repository, Account.name)
-        .join(Repository, Repository.id == Push.repository_id)
-        .join(Account, Account.id == Repository.owner_id)
-        .where(Push.id == push_id)
-    )
-    push, repository, owner = (await session.execute(query)).one()
+# Made once: every push asks, and making them costs more than the answer.
+_NEXT_HEAD = _next_head()
+_NEXT_OF = _next_of()
+
+
+def _received(push: Push, repository: RepositoryInfo) -> ReceivedPush:
     return ReceivedPush(
         id=push.id,
-        repository=RepositoryInfo.of(repository, owner),
+        repository=repository,
         actor=push.actor,
         actor_id=push.actor_id,
         transport=Transport(push.transport),

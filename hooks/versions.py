@@ -111,12 +111,10 @@ class Versions:
                 }
 
     async def _stored(self, repository_id: str, commit: str) -> tuple[Version | None, RepositoryType]:
-        async with self._database.read() as session:
-            rows = await session.execute(_STORED, {"repository_id": repository_id, "commit": commit})
-            row = rows.one_or_none()
-        if row is None:
+        rows = await self._database.rows(_STORED, {"repository_id": repository_id, "commit": commit})
+        if not rows:
             raise RepositoryNotFound("no such repository")
-        kind, files, summary, findings = row
+        kind, files, summary, findings = rows[0]
         if not files:  # JSON is never empty: there is no such version
             return None, RepositoryType(kind)
         version = Version(

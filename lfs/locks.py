@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self, TypeAlias
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.access import Actor, ActorKind
@@ -31,6 +31,15 @@ MAX_PATH_BYTES = 2048
 # FOR NO KEY UPDATE and FOR KEY SHARE: neither waits for rows that only refer to the locked one.
 _WRITING = {"key_share": True}
 _SHARED = {"read": True, "key_share": True}
+# A deploy key is nobody: every lock is another one's.
+_OF_OTHERS = (
+    select(LfsLock.path, Account.name)
+    .join(Account, LfsLock.owner_id == Account.id)
+    .where(
+        LfsLock.repository_id == bindparam("repository_id"),
+        LfsLock.owner_id.is_distinct_from(bindparam("user_id")),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +179,8 @@ class Locks:
 
     async def held_by_others(self, repository_id: str, actor: Actor) -> dict[str, str]:
         """Every path that the actor should not change, and who holds it."""
-        query = select(LfsLock.path, Account.name).join(Account, LfsLock.owner_id == Account.id)
-        query = query.where(LfsLock.repository_id == repository_id, LfsLock.owner_id != actor.user_id)
-        async with self._database.read() as session:
-            rows = await session.execute(query)
-            return dict(rows.all())
+        names = {"repository_id": repository_id, "user_id": actor.user_id}
+        return dict(await self._database.rows(_OF_OTHERS, names))
 
     async def _page(
         self, query: Select[LfsLock, str], limit: int, cursor: str | None

@@ -39,6 +39,7 @@ async def build_push_hooks(
         SettingsError: a plug-in cannot be loaded, or a program is not safe to run; the message names it.
     """
     plugins = await asyncio.to_thread(load_plugins, PluginContext(settings, trees))
+    own = [step.name for step in steps]
     steps = [*steps, *plugins.steps]
     last: list[PreReceive] = []
     directory = programs_directory(settings.hooks)
@@ -47,7 +48,8 @@ async def build_push_hooks(
             raise SettingsError(f"[hooks] directory: {wrong[0]}")
         last.append(ExecutablePolicy(directory, settings.hooks))
         steps.append(RunExecutables(directory, snapshots, settings.hooks))
-    return PushHooks(plugins.policies, last, Pipeline(database, steps, settings.hooks))
+    pipeline = Pipeline(database, steps, settings.hooks, repeatable=own)
+    return PushHooks(plugins.policies, last, pipeline)
 
 
 def programs_directory(settings: HooksSettings) -> Path | None:

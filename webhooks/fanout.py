@@ -14,7 +14,7 @@ Why this keeps the order of the events of one repository, with any number of wor
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, and_, or_, select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core import failpoints
@@ -35,6 +35,8 @@ BEFORE_COMMIT = failpoints.declare(
 )
 
 _EVENTS = 100
+# A push has events now and others when it is understood; whoever pushes waits for neither.
+_GATHER_SECONDS = 0.1
 # Of bodies in one transaction, and those of one event more: others write too.
 _CHARACTERS = 8 * 1024**2
 
@@ -56,6 +58,10 @@ class _Place:
         return webhook.owner_id is None or webhook.owner_id == self.owner_id
 
 
+_UNHANDLED = select(OutboxEvent).where(OutboxEvent.handled_at.is_(None)).order_by(OutboxEvent.id)
+_WAITING = select(OutboxEvent.id).where(OutboxEvent.handled_at.is_(None)).limit(1)
+
+
 class Fanout:
     """Writes deliveries. Any number of workers may run it."""
 
@@ -66,7 +72,7 @@ class Fanout:
         self._database = database
         self._settings = settings
         self._on_deliveries = on_deliveries
-        self._poll = Poll("webhook.fanout", settings.poll_seconds)
+        self._poll = Poll("webhook.fanout", settings.poll_seconds, gather_seconds=_GATHER_SECONDS)
 
     def hint(self) -> None:
         """There may be events: do not wait for the next look."""
@@ -83,17 +89,13 @@ class Fanout:
             DatabaseUnavailable: the rest waits for the next time.
         """
         written = 0
-        while await self._waiting():
+        while await self._database.rows(_WAITING, {}):
             written += await self._handle_some()
         return written
 
-    async def _waiting(self) -> bool:
-        async with self._database.read() as session:
-            return await session.scalar(_unhandled().limit(1)) is not None
-
     async def _handle_some(self) -> int:
         async with self._database.transaction() as session:
-            events = (await session.scalars(_unhandled().limit(_EVENTS).with_for_update())).all()
+            events = (await session.scalars(_UNHANDLED.limit(_EVENTS).with_for_update())).all()
             places = await _places(session, events)
             webhooks = await _webhooks(session, places.values())
             deliveries: list[Delivery] = []
@@ -130,10 +132,6 @@ class Fanout:
                 event=event.name,
                 body=body,
             )
-
-
-def _unhandled() -> Select[OutboxEvent]:
-    return select(OutboxEvent).where(OutboxEvent.handled_at.is_(None)).order_by(OutboxEvent.id)
 
 
 async def _places(session: AsyncSession, events: Sequence[OutboxEvent]) -> dict[int, _Place]:
