@@ -12,14 +12,13 @@ import math
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.errors import TooManyRequests
 from core.models import LoginFailure, now
 from core.names import is_account_name
 from core.settings import AuthSettings
+from core.upsert import insert_into
 
 _ACCOUNT = "account:"
 _ADDRESS_ALLOWANCE = 4
@@ -68,9 +67,8 @@ class Throttle:
         await session.execute(delete(LoginFailure).where(LoginFailure.subject.in_(subjects)))
 
     async def _count(self, session: AsyncSession, subject: str, allowed: int, moment: datetime) -> None:
-        insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgresql_insert
         counted = (
-            insert(LoginFailure)
+            insert_into(session, LoginFailure)
             .values(subject=subject, failures=1, blocked_until=moment)
             .on_conflict_do_update(
                 index_elements=[LoginFailure.subject], set_={"failures": LoginFailure.failures + 1}

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.errors import RepositoryNotFound
 from core.models import Base, LfsLink, LfsObject, Repository, StoreKind, now
+from core.upsert import insert_into
 from lfs.pending import take_up
 
 
@@ -91,8 +90,7 @@ async def end_upload(session: AsyncSession, repository_id: str, oid: str, key: s
 
 async def insert_missing(session: AsyncSession, kind: type[Base], values: Sequence[dict[str, Any]]) -> None:
     """Adds the rows that collide with none, and waits for whoever adds one of the others at this moment."""
-    insert = postgresql_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
-    await session.execute(insert(kind).on_conflict_do_nothing(), values)
+    await session.execute(insert_into(session, kind).on_conflict_do_nothing(), values)
 
 
 async def _insert_or_lock(session: AsyncSession, oid: str, size: int, place: Place) -> LfsObject:

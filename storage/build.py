@@ -3,7 +3,6 @@
 from core.models import StoreKind
 from core.settings import Settings
 from storage.local import LocalStore
-from storage.minio_store import MinioStore
 from storage.protocol import ObjectStore
 
 
@@ -16,6 +15,9 @@ def build_store(settings: Settings, kind: StoreKind | None = None) -> ObjectStor
         case StoreKind.LOCAL:
             return LocalStore(settings.store_dir)
         case StoreKind.MINIO:
+            # Not for whoever keeps everything in a directory: it weighs six megabytes.
+            from storage.minio_store import MinioStore  # noqa: PLC0415
+
             return MinioStore(settings.storage)
 
 

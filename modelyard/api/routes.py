@@ -1,6 +1,8 @@
 """`/api/v1` as a whole: every resource, the document that describes them, and 404 for the rest."""
 
+import asyncio
 import hmac
+from functools import cache
 from importlib.metadata import version
 
 import msgspec
@@ -63,8 +65,9 @@ RESOURCES: tuple[Operations, ...] = (
 )
 
 
+@cache
 def openapi() -> dict[str, object]:
-    """The OpenAPI document of this version, without `servers`."""
+    """The OpenAPI document of this version, without `servers`; made when it is asked for."""
     return document(RESOURCES, version("modelyard"))
 
 
@@ -73,11 +76,10 @@ def add_routes(app: web.Application, services: Services) -> None:
     dispatcher = Dispatcher(services, Cursors(hmac.digest(services.sealing_key, b"api cursors", "sha256")))
     for endpoint in dispatcher.endpoints(operation for resource in RESOURCES for operation in resource):
         app.router.register_resource(endpoint)
-    described = openapi()
 
     async def read_openapi(request: web.Request) -> web.Response:
         servers = [{"url": base_url(request) + PREFIX}]
-        body = msgspec.json.encode({**described, "servers": servers})
+        body = msgspec.json.encode({**await asyncio.to_thread(openapi), "servers": servers})
         return web.Response(body=body, content_type="application/json")
 
     app.router.add_get(f"{PREFIX}/openapi.json", read_openapi)
