@@ -181,8 +181,13 @@ def _translated() -> Iterator[None]:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if connection.get_execution_options().get(_WRITES, False):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return
+    # Past SQLAlchemy, to which this would be a statement like any other, and half as dear as what follows.
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite.Connection)
+    driver.begin_with_next()
 
 
 def is_duplicate(error: IntegrityError) -> bool:

@@ -53,9 +53,6 @@ class Cursor:
         """There is nothing to close."""
 
     async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Self:
-        if statement == "BEGIN":
-            self._connection.begin_with_next()
-            return self
         return await self._run(lambda cursor: cursor.execute(statement, parameters))
 
     async def executemany(self, statement: str, parameters: Sequence[Sequence[Any]]) -> Self:
