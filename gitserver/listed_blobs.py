@@ -1,9 +1,9 @@
-"""One pass over the blobs of a listing, by one child of git: names and sizes of all, contents of some."""
+"""A pass over the blobs of a listing, by children of git: names and sizes of all, contents of some."""
 
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -24,6 +24,8 @@ _COMMANDS = ["cat-file", "--batch-command=%(objectname) %(objecttype) %(objectsi
 _AT_ONCE = 500
 _AT_ONCE_BYTES = 4 * 1024**2
 _CHUNK_BYTES = 64 * 1024
+# Of a listing: a child more is worth its start from about two thousand lines.
+_BYTES_EACH = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +41,30 @@ class ListedBlob:
     size: int
 
 
-class BlobPass:
-    """A pass that goes on; see `open_pass`. What reads raises `ObjectsUnreadable`."""
+class _Listing:
+    """The lines of a listing that may be blobs, some hundred at a time, for any number of readers."""
 
-    def __init__(self, listing: BinaryIO, child: Child | None) -> None:
+    def __init__(self, file: BinaryIO, commit: Callable[[str], None] | None) -> None:
+        self._some = _listed(file, commit)
+        self._lock = asyncio.Lock()
+
+    async def next(self) -> list[tuple[str, bytes]]:
+        """Names and paths; nothing once all were given to somebody."""
+        async with self._lock:
+            return await anext(self._some, [])
+
+
+class BlobPass:
+    """A pass that goes on; see `open_passes`. What reads raises `ObjectsUnreadable`."""
+
+    def __init__(self, listing: _Listing, child: Child) -> None:
         self._listing = listing
         self._child = child
-        self._lines = Lines(child) if child is not None else None
+        self._lines = Lines(child)
 
-    async def batches(self, commit: Callable[[str], None] | None = None) -> AsyncGenerator[list[ListedBlob]]:
-        """All blobs, some hundred at a time; `commit` is told of every commit on the way."""
-        if self._child is None or self._lines is None:
-            return
-        async for listed in _listed(self._listing, commit):
+    async def batches(self) -> AsyncGenerator[list[ListedBlob]]:
+        """Blobs, some hundred at a time."""
+        while listed := await self._listing.next():
             await _ask(self._child, "info", [oid for oid, _ in listed])
             blobs = []
             for (oid, path), answer in zip(listed, await self._lines.exactly(len(listed)), strict=True):
@@ -71,7 +84,6 @@ class BlobPass:
         groups = _in_groups(blobs)
         if not groups:
             return
-        assert self._child is not None
         assert self._child.stdout is not None
         # All at once, so that git reads on while somebody looks at what it has read.
         await _ask(self._child, "contents", [blob.oid for blob in blobs])
@@ -95,10 +107,19 @@ class Contents:
 
 
 @asynccontextmanager
-async def open_pass(git: GitRunner, listing: Path, where: Mapping[str, str]) -> AsyncIterator[BlobPass]:
+async def open_passes(
+    git: GitRunner,
+    listing: Path,
+    where: Mapping[str, str],
+    *,
+    commit: Callable[[str], None] | None = None,
+    most: int = 1,
+) -> AsyncIterator[Sequence[BlobPass]]:
     """Begins a pass; `where` is the environment that makes git find the objects.
 
-    Memory is that of a few megabytes, and no child is started for a listing that is empty.
+    There are up to `most` passes with a child each, to be read at the same time: each blob comes in one of
+    them. A short listing gets one, and none where it is empty. `commit` is told of every commit on the way.
+    Memory is that of a few megabytes for each.
 
     Raises:
         ObjectsUnreadable: also while reading on: something listed is not there, or cannot be read.
@@ -108,12 +129,14 @@ async def open_pass(git: GitRunner, listing: Path, where: Mapping[str, str]) -> 
         file = await asyncio.to_thread(listing.open, "rb")
     except OSError as error:
         raise ObjectsUnreadable(f"the list of objects is gone: {error.strerror}") from error
-    with file:
-        if not os.fstat(file.fileno()).st_size:
-            yield BlobPass(file, None)
-            return
-        async with watched(git, _COMMANDS, environment, cpu_seconds=_CPU_SECONDS) as child:
-            yield BlobPass(file, child)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(file)
+        lines = _Listing(file, commit)
+        passes: list[BlobPass] = []
+        for _ in range(min(most, -(-os.fstat(file.fileno()).st_size // _BYTES_EACH))):
+            child = watched(git, _COMMANDS, environment, cpu_seconds=_CPU_SECONDS)
+            passes.append(BlobPass(lines, await stack.enter_async_context(child)))
+        yield passes
 
 
 async def _listed(

@@ -1,11 +1,11 @@
 """The small blobs of a listing, with their contents: what pointers and configuration files are found by."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitserver.listed_blobs import BlobPass, open_pass
+from gitserver.listed_blobs import BlobPass, open_passes
 from gitserver.process import GitRunner
 from gitserver.quarantine import Quarantine
 
@@ -36,16 +36,20 @@ async def new_blobs(
 async def small_blobs(
     git: GitRunner, listing: Path, where: Mapping[str, str], max_bytes: int
 ) -> AsyncIterator[AsyncIterator[SmallBlob]]:
-    """The same for any listing; `where` and what is raised are as in `open_pass`."""
-    async with open_pass(git, listing, where) as blobs, aclosing(_small(blobs, max_bytes)) as small:
+    """The same for any listing; `where` and what is raised are as in `open_passes`."""
+    async with (
+        open_passes(git, listing, where) as passes,
+        aclosing(_small(passes, max_bytes)) as small,
+    ):
         yield small
 
 
-async def _small(blobs: BlobPass, max_bytes: int) -> AsyncGenerator[SmallBlob]:
-    async with aclosing(blobs.batches()) as batches:
-        async for batch in batches:
-            small = [blob for blob in batch if blob.size <= max_bytes]
-            async with aclosing(blobs.contents(small)) as contents:
-                async for some in contents:
-                    for blob, data in some:
-                        yield SmallBlob(blob.oid, blob.path.decode("utf-8", "surrogateescape"), data)
+async def _small(passes: Sequence[BlobPass], max_bytes: int) -> AsyncGenerator[SmallBlob]:
+    for blobs in passes:
+        async with aclosing(blobs.batches()) as batches:
+            async for batch in batches:
+                small = [blob for blob in batch if blob.size <= max_bytes]
+                async with aclosing(blobs.contents(small)) as contents:
+                    async for some in contents:
+                        for blob, data in some:
+                            yield SmallBlob(blob.oid, blob.path.decode("utf-8", "surrogateescape"), data)
