@@ -29,6 +29,7 @@ from core.models import (
     now,
     random_id,
 )
+from core.together import together
 from gitserver.quarantine import PackFiles
 from gitserver.snapshots import CacheUnavailable, Snapshots, pack_key
 from gitserver.updates import Published, RefUpdate, Verdict, apply, judge
@@ -78,12 +79,15 @@ class Publisher:
     async def store_pack(self, repository_id: str, files: PackFiles, kind: PackKind) -> Pack:
         """Makes a pack durable and returns the row that `publish` will insert. Nothing refers to it yet."""
         key = token_hex(16)
+
+        async def put(suffix: str) -> None:
+            await self._put(pack_key(repository_id, key, f"{files.name}.{suffix}"), files.path(suffix))
+
+        first, *rest = files.suffixes
         failpoints.reach(BEFORE_STORE)
-        for number, suffix in enumerate(files.suffixes):
-            if number == 1:
-                failpoints.reach(BEFORE_INDEX)
-            name = f"{files.name}.{suffix}"
-            await self._put(pack_key(repository_id, key, name), files.path(suffix))
+        await put(first)
+        failpoints.reach(BEFORE_INDEX)
+        await together(*map(put, rest))
         failpoints.reach(AFTER_STORE)
         return Pack(
             repository_id=repository_id,

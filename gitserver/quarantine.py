@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,15 +89,15 @@ def describe_pack(pack: Path) -> PackFiles:
 
 
 @asynccontextmanager
-async def open_workplace(cache_dir: Path) -> AsyncIterator[Path]:
-    """A directory of its own, holding nothing but its lease, that is gone when the block ends.
+async def open_workplace(cache_dir: Path, *folders: str) -> AsyncIterator[Path]:
+    """A directory of its own, holding its lease and empty `folders`, that is gone when the block ends.
 
     Raises:
         CacheUnavailable: it cannot be created.
     """
     path = cache_dir / "quarantine" / token_hex(12)
     try:
-        lease = await leases.claimed(leases.make, path)
+        lease = await leases.claimed(_make, path, folders)
     except OSError as error:
         raise CacheUnavailable(f"the cache cannot be written: {error.strerror}") from error
     try:
@@ -115,12 +115,20 @@ async def open_quarantine(cache_dir: Path, snapshot: Snapshot) -> AsyncIterator[
     Raises:
         CacheUnavailable: it cannot be created.
     """
-    async with open_workplace(cache_dir) as path:
-        try:
-            await asyncio.to_thread((path / "objects" / "pack").mkdir, parents=True)
-        except OSError as error:
-            raise CacheUnavailable(f"the cache cannot be written: {error.strerror}") from error
+    async with open_workplace(cache_dir, "objects/pack") as path:
         yield Quarantine(path, snapshot)
+
+
+def _make(path: Path, folders: Sequence[str]) -> int:
+    lease = leases.make(path)
+    try:
+        for folder in folders:
+            (path / folder).mkdir(parents=True)
+    except OSError:
+        os.close(lease)
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return lease
 
 
 def orphaned_quarantines(cache_dir: Path) -> list[Path]:

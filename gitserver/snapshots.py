@@ -156,28 +156,36 @@ class Snapshots:
             log.info("snapshot.failed", path=str(path), error=str(error))
 
     async def _build(self, state: RepositoryState, path: Path) -> None:
+        """Builds a snapshot, with what has to be downloaded for it.
+
+        Raises:
+            ObjectNotFound: a pack was swept meanwhile.
+        """
         try:
-            if await asyncio.to_thread(_settled, path, state):
-                return
-            temporary = path.with_name(leases.temporary_name(path.name))
-            lease = await leases.claimed(leases.make, temporary)
-            try:
-                missing = await asyncio.to_thread(self._assemble, temporary, state)
-                for pack, suffix in missing:
-                    await self._fetch(pack, suffix)
-                if missing and await asyncio.to_thread(self._link_packs, temporary, state):
-                    raise ObjectNotFound("a pack was swept between download and use")
-                await asyncio.to_thread(_publish, temporary, path)
-                await asyncio.to_thread(sweep_snapshots, self._root, state.repository_id, keep=path.name)
-            finally:
-                os.close(lease)
-                await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
+            missing = await asyncio.to_thread(self._assemble, path, state)
+            for pack, suffix in missing:
+                await self._fetch(pack, suffix)
+            if missing and await asyncio.to_thread(self._assemble, path, state):
+                raise ObjectNotFound("a pack was swept between download and use")
         except OSError as error:
             raise CacheUnavailable(f"the cache cannot be written: {error.strerror}") from error
 
     def _assemble(self, path: Path, state: RepositoryState) -> list[tuple[Pack, str]]:
-        _write_skeleton(path, state)
-        return self._link_packs(path, state)
+        """Publishes the snapshot, unless it is there; nothing is, while this node lacks what it returns."""
+        if _settled(path, state):
+            return []
+        temporary = path.with_name(leases.temporary_name(path.name))
+        lease = leases.make(temporary)
+        try:
+            _write_skeleton(temporary, state)
+            missing = self._link_packs(temporary, state)
+            if not missing:
+                _publish(temporary, path)
+                sweep_snapshots(self._root, state.repository_id, keep=path.name)
+            return missing
+        finally:
+            os.close(lease)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _link_packs(self, path: Path, state: RepositoryState) -> list[tuple[Pack, str]]:
         """Links every pack file that this node holds, and returns what it does not hold."""
