@@ -77,6 +77,13 @@ class PreReceive(Protocol):
 class PostReceive(Protocol):
     """What is done about an acknowledged push. It is queued with the push and will be done in any case."""
 
+    async def reports(self, push: ProposedPush) -> bool:
+        """Whether there may be lines for whoever pushes this; `received` is not asked otherwise.
+
+        It is asked while the policies are, never raises, and does not keep anybody waiting.
+        """
+        ...
+
     async def received(self, push_id: int) -> Sequence[str]:
         """Lines for whoever pushed, or what there is of them when they have waited for long enough.
 

@@ -14,6 +14,7 @@ from core.models import Transport
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings
 from core.slots import Slots
+from core.together import together
 from gitserver.children import Child
 from gitserver.commands import PushRequest, read_push_request
 from gitserver.landing import Lander, Landing
@@ -49,12 +50,12 @@ class PushSource:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What the client is told: about the pack, about each ref, and lines beside."""
+    """What the client is told: about the pack, about each ref, lines beside, and the report on a push."""
 
     unpack: str
     verdicts: Sequence[Verdict]
     messages: Sequence[str] = ()
-    push_id: int | None = None
+    report_of: int | None = None
 
 
 class PackRefused(Exception):
@@ -110,8 +111,8 @@ class Receiver:
             # Clients read no answer before they have sent everything.
             await _drain(packets, self._settings.max_pack_bytes)
         messages = list(outcome.messages)
-        if outcome.push_id is not None and self._post_receive is not None:
-            messages += await self._post_receive.received(outcome.push_id)
+        if outcome.report_of is not None and self._post_receive is not None:
+            messages += await self._post_receive.received(outcome.report_of)
         if messages:
             await band.progress("".join(f"{line}\n" for line in messages).encode())
         if request.has("report-status") or request.has("report-status-v2"):
@@ -164,13 +165,20 @@ class Receiver:
                     Quarantine(quarantine.path, snapshot),
                 )
                 with contextlib.suppress(StaleConnectivity):
-                    landing = await self._lander.land(
-                        push, transport=source.transport, atomic=request.has("atomic")
+                    landing, reports = await together(
+                        self._lander.land(push, transport=source.transport, atomic=request.has("atomic")),
+                        self._reports(push),
                     )
                     return _Outcome(
-                        "ok", _merge(request, refused, landing), landing.messages, landing.push_id
+                        "ok",
+                        _merge(request, refused, landing),
+                        landing.messages,
+                        landing.push_id if reports else None,
                     )
         return _Outcome("ok", _all(request, "the repository is being cleaned; push again"))
+
+    async def _reports(self, push: ProposedPush) -> bool:
+        return self._post_receive is not None and await self._post_receive.reports(push)
 
     async def _index(
         self, quarantine: Quarantine, packets: PktReader, band: Sideband, request: PushRequest

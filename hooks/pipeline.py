@@ -19,6 +19,8 @@ from core.database import Database
 from core.errors import ModelyardError, RepositoryNotFound
 from core.polling import Poll
 from core.settings import HooksSettings
+from gitserver.policy import ProposedPush
+from hooks.plain_pushes import PlainPushes
 from hooks.queueing import HeldPush, LeaseLost, PushQueue
 from hooks.received import PostReceiveStep, ReceivedPush, Report
 
@@ -65,11 +67,14 @@ class Pipeline:
         settings: HooksSettings,
         *,
         repeatable: Collection[str] = (),
+        plain: PlainPushes | None = None,
     ) -> None:
         """`repeatable` are names of steps of which nobody notices that they ran again after a crash.
 
-        That one of them is done is stored when something else is, which saves a write.
+        That one of them is done is stored when something else is, which saves a write. `plain` knows pushes
+        of which no step says anything.
         """
+        self._plain = plain
         self._steps = steps
         self._repeatable = frozenset(repeatable)
         self._settings = settings
@@ -78,6 +83,12 @@ class Pipeline:
         self._works: OrderedDict[int, _Work] = OrderedDict()
         self._running = False
         self._poll = Poll("hooks.queue", settings.poll_seconds, loops=settings.workers)
+
+    async def reports(self, push: ProposedPush) -> bool:
+        """See `gitserver.policy.PostReceive`."""
+        if not self._running or not self._settings.report_seconds:
+            return False
+        return self._plain is None or not await self._plain.includes(push)
 
     async def received(self, push_id: int) -> Sequence[str]:
         """See `gitserver.policy.PostReceive`; says nothing where `run_forever` does not run.

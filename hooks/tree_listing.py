@@ -86,7 +86,7 @@ async def list_files(git: GitRunner, where: Mapping[str, str], commit: str) -> L
                 return Listing(files, total, cut=True)
             entry, _, raw = token.partition(b"\t")
             # Symbolic links and submodules have other modes.
-            if not entry.startswith(b"100") or not _interests(raw.decode("utf-8", "backslashreplace")):
+            if not entry.startswith(b"100") or not interests(raw.decode("utf-8", "backslashreplace")):
                 continue
             total += 1
             if total <= MAX_FILES:
@@ -144,7 +144,8 @@ def _unique(raw: bytes, taken: Collection[str]) -> str:
     return path
 
 
-def _interests(path: str) -> bool:
+def interests(path: str) -> bool:
+    """Whether a file means something for models because of its path."""
     name = path.rpartition("/")[2]
     if not (name in _NAMES or name.lower().endswith(_ENDINGS)):
         return False

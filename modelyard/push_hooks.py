@@ -13,6 +13,7 @@ from gitserver.snapshots import Snapshots
 from hooks import programs
 from hooks.executables import ExecutablePolicy, RunExecutables
 from hooks.pipeline import Pipeline, PostReceiveStep
+from hooks.plain_pushes import PlainPushes
 from hooks.plugins import PluginContext, load_plugins
 from hooks.trees import Trees
 
@@ -48,7 +49,9 @@ async def build_push_hooks(
             raise SettingsError(f"[hooks] directory: {wrong[0]}")
         last.append(ExecutablePolicy(directory, settings.hooks))
         steps.append(RunExecutables(directory, snapshots, settings.hooks))
-    pipeline = Pipeline(database, steps, settings.hooks, repeatable=own)
+    # What others say of a push is theirs to know.
+    plain = PlainPushes(database, trees) if len(steps) == len(own) else None
+    pipeline = Pipeline(database, steps, settings.hooks, repeatable=own, plain=plain)
     return PushHooks(plugins.policies, last, pipeline)
 
 

@@ -1,6 +1,7 @@
 """The push below its faces, with a git that is slow or dies: what the client is told, and when."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from core.database import Database
 from core.models import Transport
 from core.settings import GitSettings
 from gitserver.landing import Lander
+from gitserver.policy import ProposedPush
 from gitserver.process import GitRunner
 from gitserver.receive import PushSource, Receiver
+from gitserver.updates import RefUpdate
 from tests.support.git_world import ACTOR, GitWorld, open_world
 from tests.support.wire import ZERO, PackBuilder, push_request, read_report, simple_commit
 
@@ -143,3 +146,33 @@ async def test_a_token_revoked_during_a_push_lands_nothing(sqlite: Database, tmp
         await receiver.receive(PushSource(repository, actor, Transport.HTTP, True), stream, stream)
         assert "revoked" in read_report(stream.answer).refs[MAIN]
         assert (await world.snapshots.state(repository.id)).refs == {}
+
+
+class Reporter:
+    """A `PostReceive` with a line about each push, if it is asked."""
+
+    def __init__(self, reports: bool) -> None:
+        self._reports = reports
+        self.asked: list[Sequence[RefUpdate]] = []
+
+    async def reports(self, push: ProposedPush) -> bool:
+        self.asked.append(push.updates)
+        return self._reports
+
+    async def received(self, push_id: int) -> Sequence[str]:
+        return (f"this was push {push_id}",)
+
+
+@pytest.mark.parametrize("reports", [True, False])
+async def test_only_reports_that_say_something_are_waited_for(
+    sqlite: Database, tmp_path: Path, reports: bool
+) -> None:
+    async with open_world(sqlite, tmp_path) as world:
+        repository, reporter = await world.repository(), Reporter(reports)
+        lander = Lander(world.publisher, world.git, world.policies)
+        receiver = Receiver(world.snapshots, lander, world.git, world.settings, reporter)
+        stream = Stream(a_push("report-status side-band-64k"))
+        await receiver.receive(PushSource(repository, ACTOR, Transport.HTTP, True), stream, stream)
+        assert read_report(stream.answer).ok
+        assert (b"this was push 1" in stream.answer) == reports
+        assert [[one.name for one in updates] for updates in reporter.asked] == [[MAIN]]

@@ -22,7 +22,7 @@ from tests.support.push_queue import (
     until,
 )
 
-# Nobody finds work by looking for it: only by being told, as `received` and `hint` do.
+# Nobody finds work by looking for it: only by being told, as `hint` does, and `received` after a moment.
 NEVER_POLLS = HooksSettings(poll_seconds=3600.0)
 
 
@@ -82,6 +82,25 @@ async def test_whoever_waits_for_long_is_told_what_is_left(database: Database, r
         go_on.set()
         await drained(database)
     assert slow.ended == [push_id]
+
+
+async def test_what_may_run_again_is_stored_with_what_may_not(database: Database, repository: str) -> None:
+    go_on = asyncio.Event()
+    steps = [
+        Step("first"),
+        Step("second"),
+        Step("third", lambda push, report: wait_for(go_on)),
+        Step("fourth", lambda push, report: asyncio.sleep(3600)),
+    ]
+    pipeline = Pipeline(database, steps, NEVER_POLLS, repeatable=["first", "second"])
+    push_id = await new_push(database, repository)
+    async with running(pipeline):
+        pipeline.hint(repository)
+        await until(lambda: steps[2].began)
+        assert (await tasks(database))[push_id].done == []
+        go_on.set()
+        await until(lambda: steps[3].began)
+        assert (await tasks(database))[push_id].done == ["first", "second", "third"]
 
 
 async def test_whoever_leaves_stops_nothing(database: Database, repository: str) -> None:

@@ -133,3 +133,44 @@ async def test_cancellation_ends_it(during_a_look: bool) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
     assert logs == []
+
+
+async def test_a_hint_wakes_one_loop_of_several() -> None:
+    poll, looking, most, goes_on = Poll("x", NEVER, loops=3), 0, 0, asyncio.Event()
+    looks = Looks()
+
+    async def look() -> None:
+        nonlocal looking, most
+        looking += 1
+        most = max(most, looking)
+        await looks()
+        if looks.count > 3:
+            await goes_on.wait()
+        looking -= 1
+
+    async with polling(poll, look), polling(poll, look), polling(poll, look):
+        await looks.reach(3)
+        for count in (4, 5, 6):  # whoever looks is left alone
+            poll.hint()
+            await looks.reach(count)
+            assert (looks.count, looking) == (count, count - 3)
+        poll.hint()  # nobody is free
+        await settle()
+        assert looks.count == 6
+        goes_on.set()
+        await looks.reach(7)
+        assert (looks.count, most) == (7, 3)
+
+
+async def test_hints_are_gathered() -> None:
+    poll, looks = Poll("x", NEVER, gather_seconds=0.02), Looks()
+    async with polling(poll, looks):
+        await looks.reach(1)
+        for _ in range(10):
+            poll.hint()
+        await settle()
+        assert looks.count == 1
+        await looks.reach(2)
+        assert looks.count == 2
+        poll.hint()
+        await looks.reach(3)
