@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -44,8 +44,8 @@ class ListedBlob:
 class _Listing:
     """The lines of a listing that may be blobs, some hundred at a time, for any number of readers."""
 
-    def __init__(self, file: BinaryIO, commit: Callable[[str], None] | None) -> None:
-        self._some = _listed(file, commit)
+    def __init__(self, some: AsyncIterator[list[tuple[str, bytes]]]) -> None:
+        self._some = some
         self._lock = asyncio.Lock()
 
     async def next(self) -> list[tuple[str, bytes]]:
@@ -131,7 +131,7 @@ async def open_passes(
         raise ObjectsUnreadable(f"the list of objects is gone: {error.strerror}") from error
     async with AsyncExitStack() as stack:
         stack.enter_context(file)
-        lines = _Listing(file, commit)
+        lines = _Listing(await stack.enter_async_context(aclosing(_listed(file, commit))))
         passes: list[BlobPass] = []
         for _ in range(min(most, -(-os.fstat(file.fileno()).st_size // _BYTES_EACH))):
             child = watched(git, _COMMANDS, environment, cpu_seconds=_CPU_SECONDS)

@@ -208,7 +208,7 @@ class Pipeline:
                 continue
             failpoints.reach(AFTER_STEP)
             if failed or step is not self._steps[-1]:  # else the end of all says it
-                await held.note(step.name, now=step.name not in self._repeatable)
+                await held.note(step.name, at_once=step.name not in self._repeatable)
         failpoints.reach(BEFORE_END)
         if failed and held.attempts < _ATTEMPTS:
             await held.postpone(_delay(held.attempts))

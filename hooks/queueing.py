@@ -60,10 +60,10 @@ class HeldPush:
                 except ModelyardError as error:  # there is time for another try
                     log.warning("hooks.lease_not_renewed", push_id=self.push.id, error=error.message)
 
-    async def note(self, step: str, *, now: bool) -> None:
-        """Stores that a step is done; if not `now`, with whatever is stored next."""
+    async def note(self, step: str, *, at_once: bool) -> None:
+        """Stores that a step is done; if not `at_once`, with whatever is stored next."""
         self.done.append(step)
-        if now:
+        if at_once:
             await self._write()
 
     async def postpone(self, delay: timedelta) -> None:
