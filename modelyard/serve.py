@@ -1,7 +1,5 @@
 """`modelyard serve`: one process, or several under a supervisor."""
 
-import ctypes
-from contextlib import suppress
 from pathlib import Path
 
 from core.settings import Settings
@@ -15,9 +13,6 @@ from modelyard.stopping import Stop
 from modelyard.supervisor import supervise
 from modelyard.tls import certificate_of
 
-# malloc.h of glibc.
-_M_ARENA_MAX = -8
-
 
 def serve(settings: Settings, ready_file: Path | None = None) -> None:
     """Serves until SIGTERM or SIGINT; with `[server] workers` above 1, in that many processes.
@@ -29,7 +24,6 @@ def serve(settings: Settings, ready_file: Path | None = None) -> None:
         ModelyardError: it could not start; the message says why.
     """
     logs.configure(settings.server)
-    _share_memory()
     several = settings.server.workers > 1
     run_loop(supervise(settings, ready_file) if several else run(settings, ready_file))
 
@@ -50,9 +44,3 @@ async def run(settings: Settings, ready_file: Path | None = None) -> None:
                 await Server(services, listeners, certificate).run(Stop(), tell)
             finally:
                 ready.remove()
-
-
-def _share_memory() -> None:
-    """Glibc gives each thread a heap of its own, and what one thread frees there stays with it."""
-    with suppress(AttributeError):  # another C library has no such thing
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
