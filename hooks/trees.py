@@ -27,6 +27,8 @@ from lfs.stores import Stores
 __all__ = ["Changes", "Tree", "TreeFile", "Trees"]
 
 _MAX_KNOWN = 50_000
+# Of 20,000 paths each at most.
+_ASKED_KEPT = 8
 # A blob up to this size is read as a whole.
 _WHOLE_BYTES = 1024**2
 
@@ -120,6 +122,8 @@ class Trees:
         self._stores = stores
         # Which small blobs are pointers, so that most trees cost one child; some 300 bytes each.
         self._known: dict[str, Pointer | None] = {}
+        # What was asked once about a push, the latest last.
+        self._asked: dict[tuple[Path, str | None, str], Changes] = {}
 
     @asynccontextmanager
     async def open(self, repository_id: str, commit: str) -> AsyncIterator[Tree]:
@@ -152,8 +156,18 @@ class Trees:
             return await list_changes(self._git, {"GIT_DIR": str(snapshot.path)}, base, head)
 
     async def proposed_changes(self, push: ProposedPush, base: str | None, head: str) -> Changes:
-        """The same between two commits of which a push brings the second. Raises as `open` does."""
-        return await list_changes(self._git, push.quarantine.environment(), base, head)
+        """The same between two commits of which a push brings the second. Raises as `open` does.
+
+        Whoever asks second need not wait: the gates and `PlainPushes` ask the same of most pushes.
+        """
+        asked = (push.quarantine.path, base, head)
+        changes = self._asked.pop(asked, None)
+        if changes is None:
+            changes = await list_changes(self._git, push.quarantine.environment(), base, head)
+            self._asked[asked] = changes
+            while len(self._asked) > _ASKED_KEPT:
+                del self._asked[next(iter(self._asked))]
+        return changes
 
     @asynccontextmanager
     async def brought(self, push: ProposedPush, files: Iterable[TreeFile]) -> AsyncIterator[Tree]:

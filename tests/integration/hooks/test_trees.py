@@ -13,13 +13,13 @@ from core.errors import RevisionNotFound
 from core.repositories import RepositoryInfo
 from gitserver.commits import Put
 from gitserver.policy import ProposedPush
-from gitserver.process import running_children
+from gitserver.process import GitRunner, running_children
 from gitserver.queries import TooExpensive
 from gitserver.updates import RefUpdate
 from hooks import sources, tree_listing
 from hooks.errors import ContentMissing
 from hooks.formats.source import Source, SourceUnreadable, TooMuchRead
-from hooks.trees import Tree, TreeFile
+from hooks.trees import Changes, Tree, TreeFile, Trees
 from tests.support.git_world import git
 from tests.support.hooks_world import HooksWorld, pointer_to
 from tests.support.lfs_world import oid_of
@@ -345,3 +345,38 @@ async def test_reads_what_is_only_proposed(world: HooksWorld) -> None:
         "large.onnx": large,
         "card.csv": b"a,b\n",
     }
+
+
+class Comparing(Looking):
+    """A policy that asks what changed, so many times."""
+
+    def __init__(self, world: HooksWorld, trees: Trees, times: int) -> None:
+        super().__init__(world)
+        self._trees = trees
+        self._times = times
+        self.changes: list[Changes] = []
+
+    async def check(self, push: ProposedPush) -> Mapping[str, str]:
+        (update,) = push.updates
+        for _ in range(self._times):
+            self.changes.append(await self._trees.proposed_changes(push, update.old, update.new))
+        return {}
+
+
+@pytest.mark.parametrize(("times", "children"), [(1, 1), (2, 1), (3, 2)])
+async def test_who_asks_second_what_a_push_changes_need_not_wait(
+    world: HooksWorld, tmp_path: Path, times: int, children: int
+) -> None:
+    program, log = tmp_path / "noting-git", tmp_path / "noted"
+    program.write_text(f'#!/bin/sh\necho "$1" >> {log}\nexec git "$@"\n')
+    program.chmod(0o755)
+    git = GitRunner(str(program))
+    trees = Trees(git, world.git.snapshots, world.keeping.world.objects, world.stores)
+    await world.commit({"a.txt": b"1"})
+    policy = Comparing(world, trees, times)
+    world.git.policies.append(policy)
+    for number, path in enumerate(["b.txt", "c.txt"]):
+        await world.commit({path: b"%d" % number})
+        assert [list(one.paths) for one in policy.changes] == [[path]] * times
+        policy.changes.clear()
+    assert log.read_text().split() == ["diff-tree"] * children * 2
