@@ -81,15 +81,16 @@ class Lander:
         # Before the check: a pack that vanishes with the cache afterwards cannot be stored, and says so. The
         # other way round a push that counts on it would be published without it.
         files = await push.quarantine.pack()
-        found, denied = await together(
-            inspect(self._git, push.quarantine, push.updates),
-            # Again, because rules may have changed while the pack came in.
-            self.refusals(push.repository, push.actor, push.updates),
-        )
-        denied |= found.refused
+        found = await inspect(self._git, push.quarantine, push.updates)
         sound = with_peeled([one for one in push.updates if one.name not in found.refused], found.peeled)
         checked = replace(push, updates=sound, transport=transport)
-        for asked, refused in await together(*(_ask(policy, checked) for policy in self._policies)):
+        by_name, answers = await together(
+            # Again, because rules may have changed while the pack came in.
+            self.refusals(push.repository, push.actor, sound),
+            together(*(_ask(policy, checked) for policy in self._policies)),
+        )
+        denied = found.refused | by_name
+        for asked, refused in answers:
             denied |= {name: one_line(reason) for name, reason in refused.items()}
             for line in asked.remarks.lines:
                 push.say(line)

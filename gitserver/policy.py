@@ -80,7 +80,8 @@ class PostReceive(Protocol):
     async def reports(self, push: ProposedPush) -> bool:
         """Whether there may be lines for whoever pushes this; `received` is not asked otherwise.
 
-        It is asked while the policies are, never raises, and does not keep anybody waiting.
+        It is asked while the push is checked and written: objects may be missing, nothing is listed yet, and
+        it may be refused. Whoever pushes waits for the answer.
         """
         ...
 

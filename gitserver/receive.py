@@ -178,7 +178,14 @@ class Receiver:
         return _Outcome("ok", _all(request, "the repository is being cleaned; push again"))
 
     async def _reports(self, push: ProposedPush) -> bool:
-        return self._post_receive is not None and await self._post_receive.reports(push)
+        if self._post_receive is None:
+            return False
+        try:
+            return await self._post_receive.reports(push)
+        except Exception:
+            # A fault here would be told as one of the push, which lands beside.
+            log.exception("push.reports_fault", repository=push.repository.path)
+            return True
 
     async def _index(
         self, quarantine: Quarantine, packets: PktReader, band: Sideband, request: PushRequest

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from itertools import pairwise
 
 import structlog
 
@@ -71,12 +72,14 @@ class Pipeline:
     ) -> None:
         """`repeatable` are names of steps of which nobody notices that they ran again after a crash.
 
-        That one of them is done is stored when something else is, which saves a write. `plain` knows pushes
-        of which no step says anything.
+        That they are done is stored before the next one that is not, which saves writes. `plain` knows
+        pushes of which no step says anything.
         """
         self._plain = plain
         self._steps = steps
-        self._repeatable = frozenset(repeatable)
+        self._stored_later = {
+            one.name for one, after in pairwise(steps) if {one.name, after.name} <= set(repeatable)
+        }
         self._settings = settings
         lease = timedelta(seconds=_LEASE_POLLS * settings.poll_seconds)
         self._queue = PushQueue(database, max(lease, _SHORTEST_LEASE))
@@ -208,7 +211,7 @@ class Pipeline:
                 continue
             failpoints.reach(AFTER_STEP)
             if failed or step is not self._steps[-1]:  # else the end of all says it
-                await held.note(step.name, at_once=step.name not in self._repeatable)
+                await held.note(step.name, at_once=step.name not in self._stored_later)
         failpoints.reach(BEFORE_END)
         if failed and held.attempts < _ATTEMPTS:
             await held.postpone(_delay(held.attempts))

@@ -9,7 +9,7 @@ from core.database import Database
 from core.errors import ModelyardError
 from core.models import ModelVersion, TriggerRule
 from gitserver.policy import ProposedPush
-from hooks.tree_listing import interests
+from hooks.tree_listing import RULES_FILE, interests
 from hooks.trees import Trees
 from hooks.version import VERSION
 
@@ -17,12 +17,13 @@ from hooks.version import VERSION
 _SECONDS: Final = 0.5
 _HEADS: Final = "refs/heads/"
 
-# Nothing at the commit means anything, and nobody made rules.
+# Nothing at the commit means anything, all of it was looked at, and nobody made rules.
 _PLAIN = select(ModelVersion.commit).where(
     ModelVersion.repository_id == bindparam("repository_id"),
     ModelVersion.commit == bindparam("commit"),
     ModelVersion.version == VERSION,
     cast(ModelVersion.files, Text) == "[]",
+    cast(ModelVersion.findings, Text) == "[]",
     ~exists().where(TriggerRule.repository_id == bindparam("repository_id")),
 )
 
@@ -38,7 +39,8 @@ class PlainPushes:
         """Whether no step will say anything. False also when it cannot be told soon.
 
         That is so for a branch that had no file that means something, when none came. The rules of triggers
-        and what calls a rule (push options) mean something.
+        and what calls a rule (push options) mean something. What is in the place of the rules and no file is
+        complained of when it comes, and not by every push behind it.
         """
         if push.options or len(push.updates) != 1:
             return False
@@ -53,4 +55,8 @@ class PlainPushes:
                 changes = await self._trees.proposed_changes(push, update.old, update.new)
         except (ModelyardError, TimeoutError):
             return False
-        return not changes.cut and not any(map(interests, changes.paths))
+        return not changes.cut and not any(map(_matters, changes.paths))
+
+
+def _matters(path: str) -> bool:
+    return interests(path) or path.startswith(f"{RULES_FILE}/")

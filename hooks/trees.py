@@ -27,8 +27,9 @@ from lfs.stores import Stores
 __all__ = ["Changes", "Tree", "TreeFile", "Trees"]
 
 _MAX_KNOWN = 50_000
-# Of 20,000 paths each at most.
+# Answers that are kept for whoever asks second, and how long one may be.
 _ASKED_KEPT = 8
+_ASKED_CHARACTERS = 64 * 1024
 # A blob up to this size is read as a whole.
 _WHOLE_BYTES = 1024**2
 
@@ -158,13 +159,15 @@ class Trees:
     async def proposed_changes(self, push: ProposedPush, base: str | None, head: str) -> Changes:
         """The same between two commits of which a push brings the second. Raises as `open` does.
 
-        Whoever asks second need not wait: the gates and `PlainPushes` ask the same of most pushes.
+        Whoever asks second need not wait, unless much changed: the gates and `PlainPushes` ask the same of
+        most pushes.
         """
         asked = (push.quarantine.path, base, head)
         changes = self._asked.pop(asked, None)
         if changes is None:
             changes = await list_changes(self._git, push.quarantine.environment(), base, head)
-            self._asked[asked] = changes
+            if sum(map(len, changes.paths)) <= _ASKED_CHARACTERS:
+                self._asked[asked] = changes
             while len(self._asked) > _ASKED_KEPT:
                 del self._asked[next(iter(self._asked))]
         return changes

@@ -66,7 +66,7 @@ class GateView:
 async def open_view(
     push: ProposedPush, settings: GatesSettings, git: GitRunner, trees: Trees, parsing: Parsing
 ) -> AsyncIterator[GateView]:
-    """Looks at the push once for all gates: two children of git, and two more where models change.
+    """Looks at the push once for all gates: two or three children of git, and two more where models change.
 
     Raises:
         Unavailable: it cannot be looked at just now.

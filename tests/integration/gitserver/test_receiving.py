@@ -151,21 +151,23 @@ async def test_a_token_revoked_during_a_push_lands_nothing(sqlite: Database, tmp
 class Reporter:
     """A `PostReceive` with a line about each push, if it is asked."""
 
-    def __init__(self, reports: bool) -> None:
+    def __init__(self, reports: bool | Exception) -> None:
         self._reports = reports
         self.asked: list[Sequence[RefUpdate]] = []
 
     async def reports(self, push: ProposedPush) -> bool:
         self.asked.append(push.updates)
+        if isinstance(self._reports, Exception):
+            raise self._reports
         return self._reports
 
     async def received(self, push_id: int) -> Sequence[str]:
         return (f"this was push {push_id}",)
 
 
-@pytest.mark.parametrize("reports", [True, False])
+@pytest.mark.parametrize("reports", [True, False, ValueError("a bug")])
 async def test_only_reports_that_say_something_are_waited_for(
-    sqlite: Database, tmp_path: Path, reports: bool
+    sqlite: Database, tmp_path: Path, reports: bool | Exception
 ) -> None:
     async with open_world(sqlite, tmp_path) as world:
         repository, reporter = await world.repository(), Reporter(reports)
@@ -174,5 +176,5 @@ async def test_only_reports_that_say_something_are_waited_for(
         stream = Stream(a_push("report-status side-band-64k"))
         await receiver.receive(PushSource(repository, ACTOR, Transport.HTTP, True), stream, stream)
         assert read_report(stream.answer).ok
-        assert (b"this was push 1" in stream.answer) == reports
+        assert (b"this was push 1" in stream.answer) == bool(reports)
         assert [[one.name for one in updates] for updates in reporter.asked] == [[MAIN]]

@@ -84,23 +84,34 @@ async def test_whoever_waits_for_long_is_told_what_is_left(database: Database, r
     assert slow.ended == [push_id]
 
 
-async def test_what_may_run_again_is_stored_with_what_may_not(database: Database, repository: str) -> None:
+async def test_what_may_run_again_is_stored_before_what_may_not(database: Database, repository: str) -> None:
     go_on = asyncio.Event()
     steps = [
         Step("first"),
-        Step("second"),
-        Step("third", lambda push, report: wait_for(go_on)),
-        Step("fourth", lambda push, report: asyncio.sleep(3600)),
+        Step("second", lambda push, report: wait_for(go_on)),
+        Step("third", lambda push, report: asyncio.sleep(3600)),
     ]
     pipeline = Pipeline(database, steps, NEVER_POLLS, repeatable=["first", "second"])
     push_id = await new_push(database, repository)
     async with running(pipeline):
         pipeline.hint(repository)
-        await until(lambda: steps[2].began)
+        await until(lambda: steps[1].began)
         assert (await tasks(database))[push_id].done == []
         go_on.set()
-        await until(lambda: steps[3].began)
-        assert (await tasks(database))[push_id].done == ["first", "second", "third"]
+        await until(lambda: steps[2].began)
+        assert (await tasks(database))[push_id].done == ["first", "second"]
+
+
+async def test_what_was_not_stored_is_when_another_step_fails(database: Database, repository: str) -> None:
+    async def fail(push: ReceivedPush, report: Report) -> None:
+        raise Unavailable("the store is away")
+
+    steps = [Step("first"), Step("second", fail), Step("third")]
+    pipeline = Pipeline(database, steps, NEVER_POLLS, repeatable=["first", "second", "third"])
+    push_id = await new_push(database, repository)
+    async with running(pipeline):
+        await pipeline.received(push_id)
+        assert (await tasks(database))[push_id].done == ["first", "third"]
 
 
 async def test_whoever_leaves_stops_nothing(database: Database, repository: str) -> None:

@@ -1,9 +1,8 @@
 """Pushes whose report nobody need wait for, each compared with what the steps do say of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -38,7 +37,7 @@ class Asked:
     def __init__(self, world: HooksWorld) -> None:
         self.world = world
         self.ask = PlainPushes(world.database, world.trees).includes
-        self.changed: dict[str, Any] = {}
+        self.pretend: Callable[[ProposedPush], ProposedPush] = lambda push: push
         self.answers: list[bool] = []
         world.git.policies.append(self)
         self._rig = Rig(world)
@@ -50,13 +49,12 @@ class Asked:
         return {}
 
     async def check(self, push: ProposedPush) -> Mapping[str, str]:
-        self.answers.append(await self.ask(replace(push, **self.changed)))
+        self.answers.append(await self.ask(self.pretend(push)))
         return {}
 
-    async def commit(self, files: Mapping[str, bytes], *, branch: str = "main", **changed: Any) -> bool:
-        """Whether the push of a commit is plain; `changed` is what it pretends to be beside."""
-        self.changed = changed
-        await self.world.commit(files, branch=branch)
+    async def commit(self, files: Mapping[str, bytes]) -> bool:
+        """Whether the push of a commit is plain."""
+        await self.world.commit(files)
         lines = [line for step in self._steps for line in await self.world.received(step)]
         lines += await self._rig.run()
         answer = self.answers.pop()
@@ -102,26 +100,46 @@ async def test_rules_made_over_rest(asked: Asked) -> None:
     assert not await asked.commit({"train.py": b"3"})
 
 
-async def test_new_branches_and_what_is_no_branch(asked: Asked) -> None:
+async def test_what_is_no_move_of_one_branch(asked: Asked) -> None:
     await asked.commit({"train.py": b"1"})
-    assert await asked.commit({"train.py": b"2"})
-    old = (await asked.world.git.snapshots.state(asked.world.repository.id)).refs["refs/heads/main"].oid
-    for number, updates in enumerate(
-        [
-            [RefUpdate("refs/heads/other", ZEROS, old)],
-            [RefUpdate("refs/tags/v1", ZEROS, old)],
-            [RefUpdate("refs/notes/x", "1" * 40, old)],
-            [RefUpdate("refs/heads/main", old, ZEROS)],
-            [RefUpdate("refs/heads/main", old, old), RefUpdate("refs/heads/other", ZEROS, old)],
-            [],
-        ]
-    ):
-        assert not await asked.commit({"train.py": b"change %d" % number}, updates=updates)
+    others: list[Callable[[RefUpdate], list[RefUpdate]]] = [
+        lambda one: [replace(one, name="refs/tags/v1")],
+        lambda one: [replace(one, name="refs/notes/x")],
+        lambda one: [replace(one, old=ZEROS)],
+        lambda one: [replace(one, new=ZEROS)],
+        lambda one: [one, replace(one, name="refs/heads/other")],
+        lambda one: [],
+    ]
+    for number, other in enumerate(others):
+
+        def pretend(
+            push: ProposedPush, other: Callable[[RefUpdate], list[RefUpdate]] = other
+        ) -> ProposedPush:
+            return replace(push, updates=other(*push.updates))
+
+        asked.pretend = pretend
+        assert not await asked.commit({"train.py": b"no %d" % number})
+        asked.pretend = lambda push: push
+        assert await asked.commit({"train.py": b"yes %d" % number})
+
+
+async def test_what_is_no_file_in_the_place_of_the_rules(asked: Asked) -> None:
+    await asked.commit({"train.py": b"1"})
+    assert not await asked.commit({f"{FILE}/x": b"2"})
+
+
+async def test_what_was_not_looked_at_whole(asked: Asked) -> None:
+    await asked.commit({"train.py": b"1"})
+    finding = {"severity": "info", "code": "more-files", "message": "1 more files are not looked at"}
+    async with asked.world.database.transaction() as session:
+        await session.execute(update(ModelVersion).values(findings=[finding]))
+    assert not await asked.commit({"train.py": b"2"})
 
 
 async def test_push_options(asked: Asked) -> None:
     await asked.commit({"train.py": b"1"})
-    assert not await asked.commit({"train.py": b"2"}, options=("run=train",))
+    asked.pretend = lambda push: replace(push, options=("run=train",))
+    assert not await asked.commit({"train.py": b"2"})
 
 
 async def test_what_another_version_of_the_code_understood(asked: Asked) -> None:

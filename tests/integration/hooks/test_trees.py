@@ -380,3 +380,13 @@ async def test_who_asks_second_what_a_push_changes_need_not_wait(
         assert [list(one.paths) for one in policy.changes] == [[path]] * times
         policy.changes.clear()
     assert log.read_text().split() == ["diff-tree"] * children * 2
+
+
+async def test_long_answers_are_not_kept(world: HooksWorld) -> None:
+    await world.commit({"a.txt": b"1"})
+    policy = Comparing(world, world.trees, 1)
+    world.git.policies.append(policy)
+    await world.commit({f"{number:0200}.txt": b"2" for number in range(400)})
+    await world.commit({"b.txt": b"3"})
+    assert [len(one.paths) for one in policy.changes] == [400, 1]
+    assert [list(one.paths) for one in world.trees._asked.values()] == [["b.txt"]]
