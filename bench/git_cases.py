@@ -67,7 +67,7 @@ def cold_clone(stage: Stage) -> list[Row]:
             fetch(ours, body)
 
         samples = paired(
-            stage.rounds(7),
+            stage.rounds(11),
             lambda: cpu_of(stage.ours, cold),
             lambda: cpu_of(stage.apache, lambda: fetch(theirs, body)),
         )

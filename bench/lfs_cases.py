@@ -120,7 +120,7 @@ def through_the_server(stage: Stage) -> list[Row]:
     file, oid = stage.folder / "upload", sha256(stage.folder / "upload")
     url = stage.nginx.add(file)
     samples = paired(
-        stage.rounds(5),
+        stage.rounds(15),
         lambda: timed(lambda: repository.download((oid, _GIGABYTE))),
         lambda: request(url).seconds,
     )
@@ -171,7 +171,7 @@ def past_the_server(stage: Stage) -> list[Row]:
     ]
     url = client.presigned_get_object("bench", "plain0")
     samples = paired(
-        stage.rounds(3),
+        stage.rounds(9),
         lambda: timed(lambda: repository.download((oid, _GIGABYTE))),
         lambda: request(url).seconds,
     )
@@ -208,7 +208,7 @@ def batches(stage: Stage) -> list[Row]:
 
             return times / cpu_of(peer, ask)
 
-        samples = paired(stage.rounds(3), lambda: rate(0), lambda: rate(1))
+        samples = paired(stage.rounds(9), lambda: rate(0), lambda: rate(1))
         bar = 5.0 if size == 100 else None
         work = f"LFS batch of {size:,}, requests per CPU second"
         rows.append(row(work, "/s", giftless.name, samples, bar=bar, more_is_better=True))
