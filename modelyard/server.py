@@ -1,11 +1,10 @@
 """One server process: HTTP, SSH and the background workers in one event loop."""
 
 import asyncio
-import ctypes
 import gc
 import resource
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
 import structlog
@@ -30,8 +29,6 @@ log = structlog.get_logger(__name__)
 
 _BACKLOG = 1024
 _FILES = 65_536
-# malloc.h of glibc.
-_M_ARENA_MAX = -8
 
 
 class Server:
@@ -162,8 +159,5 @@ def run_loop(main: Coroutine[object, object, None]) -> None:
     # thresholds the collector looks at all of them again and again: two thirds of the time it takes to parse
     # them, and nothing else runs meanwhile.
     gc.set_threshold(10_000, 20, 50)
-    with suppress(AttributeError):  # another C library than glibc
-        # Each thread would get a heap of its own, and what it frees there stays with it.
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
