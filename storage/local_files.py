@@ -9,12 +9,13 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 from uuid import uuid4
 
+from storage.local_writes import WRITEBACK_BYTES, begin_writeback, write_all
 from storage.protocol import CHUNK_BYTES, ObjectInfo, ObjectNotFound
 
 # A delete prunes empty directories; a put that loses one between mkdir and rename makes it again.
@@ -27,17 +28,17 @@ class Draft:
     def __init__(self, directory: Path) -> None:
         self.path = directory / f".draft-{uuid4().hex}"
         self.size = 0
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
+        self._begun = 0  # so much is on its way to the disk
 
     def create(self) -> None:
         # Objects are immutable and hard-linked into caches: no write bit from the start.
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
-        self._file = os.fdopen(descriptor, "wb", buffering=CHUNK_BYTES)
+        self._file = FileIO(descriptor, "wb")
 
-    def write(self, pieces: Iterable[bytes]) -> None:
+    def write(self, pieces: Sequence[bytes]) -> None:
         assert self._file is not None
-        for piece in pieces:
-            self.size += self._file.write(piece)
+        self._grow(write_all(self._file.fileno(), pieces))
 
     def link(self, source: Path) -> None:
         """Becomes another name of `source`, or a copy of it where the file system has no such link."""
@@ -52,14 +53,12 @@ class Draft:
 
     def copy(self, source: Path) -> None:
         self.create()
-        assert self._file is not None
         with source.open("rb") as readable:
-            shutil.copyfileobj(readable, self._file, CHUNK_BYTES)
+            self.append(readable.fileno(), 0, os.fstat(readable.fileno()).st_size)
 
     def append(self, descriptor: int, offset: int, count: int) -> None:
         """Copies exactly `count` bytes from there to the end, inside the file system where it can."""
         assert self._file is not None
-        self._file.flush()
         target = self._file.fileno()
         end = offset + count
         while offset < end:
@@ -67,7 +66,7 @@ class Draft:
             if not copied:
                 raise OSError(errno.EIO, "a file ended too early")
             offset += copied
-            self.size += copied
+            self._grow(copied)
 
     def finish(self) -> None:
         """Makes the bytes durable; only the name is missing then."""
@@ -75,15 +74,20 @@ class Draft:
             sync(self.path)
             return
         with self._file as file:
-            file.flush()
             os.fsync(file.fileno())
 
     def discard(self) -> None:
         if self._file is not None:
-            # Closing flushes, and on a full disk the flush fails again; what matters is the unlink.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # what matters is the unlink
                 self._file.close()
         self.path.unlink(missing_ok=True)
+
+    def _grow(self, count: int) -> None:
+        assert self._file is not None
+        self.size += count
+        if (waiting := self.size - self._begun) >= WRITEBACK_BYTES:
+            begin_writeback(self._file.fileno(), self._begun, waiting)
+            self._begun += waiting
 
 
 class Reader:

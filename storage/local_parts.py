@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -32,8 +32,7 @@ class PartDraft(Draft):
         self._digest = hashlib.md5(usedforsecurity=False)
         self.etag = ""
 
-    def write(self, pieces: Iterable[bytes]) -> None:
-        pieces = list(pieces)
+    def write(self, pieces: Sequence[bytes]) -> None:
         for piece in pieces:
             self._digest.update(piece)
         super().write(pieces)
