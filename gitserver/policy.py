@@ -1,6 +1,6 @@
 """What may be pushed: the Protocol of pre-receive policies, and the rules of protected branches."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol, runtime_checkable
@@ -32,7 +32,8 @@ class ProposedPush:
     """A push whose objects are complete and whose refs are not yet written.
 
     What it adds is listed: `gitserver.small_blobs.new_blobs`, `gitserver.touches.changed_paths`. `transport`
-    is known to policies, not to whoever lands it.
+    is known to policies, not to whoever lands it. `cleared` has the binary names of blobs that need not be
+    searched again, see `gitserver.glance.Clearing`.
     """
 
     repository: RepositoryInfo
@@ -43,6 +44,7 @@ class ProposedPush:
     remarks: Remarks = field(default_factory=Remarks)
     overrides: list[AuditEntry] = field(default_factory=list)
     transport: Transport | None = None
+    cleared: Collection[bytes] = ()
 
     def say(self, line: str) -> None:
         """Tells whoever pushes something, accepted or not: lists, warnings, what to do."""

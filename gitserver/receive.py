@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -17,6 +17,7 @@ from core.slots import Slots
 from core.together import together
 from gitserver.children import Child
 from gitserver.commands import PushRequest, read_push_request
+from gitserver.glance import Clearing, Glance
 from gitserver.landing import Lander, Landing
 from gitserver.policy import PostReceive, ProposedPush
 from gitserver.process import PIPE_BYTES, STRICT, GitFailed, GitRunner, feed
@@ -72,8 +73,11 @@ class Receiver:
         git: GitRunner,
         settings: GitSettings,
         post_receive: PostReceive | None = None,
+        clearing: Clearing | None = None,
     ) -> None:
+        """What `clearing` clears while a pack comes in, policies find in `ProposedPush.cleared`."""
         self._post_receive = post_receive
+        self._clearing = clearing
         self._snapshots = snapshots
         self._lander = lander
         self._git = git
@@ -140,19 +144,26 @@ class Receiver:
             self._snapshots.open(source.repository.id) as snapshot,
             open_quarantine(self._snapshots.root, snapshot) as quarantine,
         ):
+            glance = Glance(self._clearing, source.repository.object_format) if self._clearing else None
             if request.sends_pack:
                 try:
-                    await self._index(quarantine, packets, band, request)
+                    await self._index(quarantine, packets, band, request, glance)
                 except PackRefused as error:
                     log.info("push.unpack_refused", repository=source.repository.path, reason=str(error))
                     return _Outcome(str(error), _all(request, "unpacker error"))
             failpoints.reach(AFTER_PACK)
             limit.reschedule(None)  # it is for slow clients; a commit must never be reported as too late
             async with _keep_alive(band, self._settings.keepalive_seconds):
-                return await self._judge(source, request, refused, quarantine)
+                cleared = await glance.cleared() if glance else ()
+                return await self._judge(source, request, refused, quarantine, cleared)
 
     async def _judge(
-        self, source: PushSource, request: PushRequest, refused: dict[str, str], quarantine: Quarantine
+        self,
+        source: PushSource,
+        request: PushRequest,
+        refused: dict[str, str],
+        quarantine: Quarantine,
+        cleared: Collection[bytes],
     ) -> _Outcome:
         """Checks and publishes; once more when a prune came between the check and the commit."""
         for _ in range(_RETRIES_AFTER_PRUNE):
@@ -163,6 +174,7 @@ class Receiver:
                     _left(request, refused),
                     request.options,
                     Quarantine(quarantine.path, snapshot),
+                    cleared=cleared,
                 )
                 with contextlib.suppress(StaleConnectivity):
                     landing, reports = await together(
@@ -188,7 +200,12 @@ class Receiver:
             return True
 
     async def _index(
-        self, quarantine: Quarantine, packets: PktReader, band: Sideband, request: PushRequest
+        self,
+        quarantine: Quarantine,
+        packets: PktReader,
+        band: Sideband,
+        request: PushRequest,
+        glance: Glance | None,
     ) -> None:
         """Streams the pack through `git index-pack` into the quarantine.
 
@@ -225,7 +242,7 @@ class Receiver:
         async with self._git.start(arguments, environment=environment) as process:
             assert process.stdin is not None
             assert process.stdout is not None
-            pump = asyncio.ensure_future(_pump(packets, process.stdin))
+            pump = asyncio.ensure_future(_pump(packets, process.stdin, glance))
             received = asyncio.Event()
             stderr = asyncio.ensure_future(_relay(process, band, received))
             waiting = asyncio.ensure_future(process.wait())
@@ -245,11 +262,13 @@ class Receiver:
             raise PackRefused(_reason(GitFailed(arguments, process.returncode or 0, said)))
 
 
-async def _pump(packets: PktReader, stdin: asyncio.StreamWriter) -> None:
+async def _pump(packets: PktReader, stdin: asyncio.StreamWriter, glance: Glance | None) -> None:
     """Feeds a child; it may well end before the client's stream does."""
     while chunk := await packets.read(PIPE_BYTES):
         if not await feed(stdin, chunk):
             return
+        if glance is not None:
+            await glance.add(chunk)
     stdin.close()
 
 

@@ -8,6 +8,7 @@ from core.repositories import RepositoryInfo
 from core.settings import GitSettings
 from gitserver.advertise import receive_pack_refs
 from gitserver.clones import Clones
+from gitserver.glance import Clearing
 from gitserver.landing import Lander
 from gitserver.policy import PostReceive
 from gitserver.process import GitRunner
@@ -35,10 +36,11 @@ class GitService:
         git: GitRunner,
         settings: GitSettings,
         post_receive: PostReceive | None = None,
+        clearing: Clearing | None = None,
     ) -> None:
         self._snapshots = snapshots
         self._uploader = Uploader(snapshots, clones, git, settings)
-        self._receiver = Receiver(snapshots, lander, git, settings, post_receive)
+        self._receiver = Receiver(snapshots, lander, git, settings, post_receive, clearing)
 
     async def advertise(
         self,

@@ -13,6 +13,7 @@ from core.errors import PermissionDenied, RepositoryNotFound, Unavailable
 from core.models import Repository
 from core.repositories import RepositoryInfo
 from core.settings import GatesSettings, Level
+from gitserver.glance import Clearing
 from gitserver.listings import adds
 from gitserver.policy import ProposedPush, guilty
 from gitserver.process import GitRunner
@@ -22,9 +23,11 @@ from hooks.formats.source import SourceUnreadable
 from hooks.gates.big_files import BigFiles
 from hooks.gates.configs import Contradictions
 from hooks.gates.model_files import Damaged
+from hooks.gates.new_blobs import MAX_READ_BYTES
 from hooks.gates.pickles import Pickles
 from hooks.gates.problem import Problem
 from hooks.gates.secret_gate import Secrets
+from hooks.gates.secret_search import has_no_signs
 from hooks.gates.shards import MissingShards
 from hooks.gates.telling import Telling, text_of
 from hooks.gates.view import GateView, open_view
@@ -89,6 +92,13 @@ class Gates:
         levels: dict[str, Level] = {gate.code: getattr(settings, gate.code) for gate in GATES}
         self._gates = [(gate, levels[gate.code]) for gate in GATES if levels[gate.code] != "off"]
         self._refuses = "refuse" in levels.values()
+
+    @property
+    def clearing(self) -> Clearing | None:
+        """What clears texts of secrets while their pack comes in; None where nobody looks for any."""
+        if self._settings.secret == "off":  # noqa: S105 - a level
+            return None
+        return Clearing(MAX_READ_BYTES, has_no_signs)
 
     async def before_pack(
         self, repository: RepositoryInfo, actor: Actor, updates: Sequence[RefUpdate]

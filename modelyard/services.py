@@ -148,10 +148,10 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             ],
         )
         publisher.listeners.append(push_hooks.pipeline.hint)
-        post_receive = None
+        post_receive = clearing = None
         if settings.hooks.enabled:
             policies += [gates, *push_hooks.policies]
-            post_receive = push_hooks.pipeline
+            post_receive, clearing = push_hooks.pipeline, gates.clearing
         lander = Lander(publisher, runner, policies, push_hooks.last if settings.hooks.enabled else ())
         gate = Gate(snapshots, lander, runner, settings.git)
         repacker = Repacker(database, snapshots, publisher, runner, settings.maintenance)
@@ -172,7 +172,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             runner=runner,
             snapshots=snapshots,
             publisher=publisher,
-            git=GitService(snapshots, clones, lander, runner, settings.git, post_receive),
+            git=GitService(snapshots, clones, lander, runner, settings.git, post_receive, clearing),
             reader=reader,
             committer=Committer(gate, reader.objects),
             rules=Rules(database, settings.auth),

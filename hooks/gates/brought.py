@@ -1,6 +1,7 @@
 """What the new blobs of a push are to the gates: collected in the one pass over them."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -52,7 +53,7 @@ class Brought:
 
 async def collect(git: GitRunner, push: ProposedPush, settings: GatesSettings) -> Brought:
     """Raises `ObjectsUnreadable`."""
-    collecting = _Collecting(settings)
+    collecting = _Collecting(settings, push.cleared)
     tips = {one.peeled or one.new for one in push.updates if not one.deletes}
     brought = collecting.brought
     brought.tips = await visit_new_blobs(
@@ -62,8 +63,9 @@ async def collect(git: GitRunner, push: ProposedPush, settings: GatesSettings) -
 
 
 class _Collecting:
-    def __init__(self, settings: GatesSettings) -> None:
+    def __init__(self, settings: GatesSettings, cleared: Collection[bytes]) -> None:
         self.brought = Brought()
+        self._cleared = cleared
         self._big_bytes = settings.big_file_bytes if settings.big_file != "off" else None
         self._search = settings.secret != "off"  # noqa: S105 - a level
         self._pickles = settings.pickle != "off"
@@ -83,7 +85,7 @@ class _Collecting:
                 brought.pickles.append(TreeFile(blob.path, blob.oid, blob.size))
                 return False
             return True
-        if not self._search or not may_have_secrets(blob):
+        if not self._search or not may_have_secrets(blob) or bytes.fromhex(blob.oid) in self._cleared:
             return False
         self._text_bytes -= blob.size
         if self._text_bytes >= 0 and time.monotonic() < self._text_until:

@@ -53,9 +53,14 @@ def may_have_secrets(blob: NewBlob) -> bool:
     return blob.size <= MAX_READ_BYTES and not blob.path.lower().endswith(_BINARY)
 
 
+def has_no_signs(data: bytes) -> bool:
+    """Whether a content has nothing that any secret begins with, wherever it lies: none are found in it."""
+    return not _SIGNS.are_in(data)
+
+
 def find_secrets(data: bytes) -> list[Hit]:
     """The first secrets in a text by line; none in what is not text."""
-    if not _SIGNS.are_in(data) or b"\0" in data:
+    if has_no_signs(data) or b"\0" in data:
         return []
     hits = [
         (match.start(), kind.name)

@@ -39,6 +39,7 @@ class Gated:
         world = self.world
         gates = Gates(world.database, world.git.git, world.trees, world.parsing, settings)
         world.git.policies[:] = [*self._before, gates]
+        world.git.clearing = gates.clearing
 
     async def commit(
         self,

@@ -87,7 +87,7 @@ async def push_pack(
     """Sends commands (old, new, name) and a pack."""
     loop = Loop(push_request(commands, pack, capabilities=capabilities, options=options))
     lander = Lander(world.publisher, world.git, world.policies, world.last)
-    receiver = Receiver(world.snapshots, lander, world.git, world.settings)
+    receiver = Receiver(world.snapshots, lander, world.git, world.settings, clearing=world.clearing)
     await receiver.receive(PushSource(repository, actor, Transport.HTTP, True), loop, loop)
     said = b"".join(one[1:] for one in packets(loop.answer) if one[:1] == b"\2").decode()
     lines = [line for line in said.split("\n") if line and "Resolving deltas" not in line]

@@ -15,6 +15,7 @@ from core.settings import GitSettings
 from gitserver.branches import Branches
 from gitserver.commits import Committer
 from gitserver.gate import Gate
+from gitserver.glance import Clearing
 from gitserver.landing import Lander
 from gitserver.policy import BranchRules, PreReceive
 from gitserver.process import GitRunner
@@ -70,6 +71,7 @@ class GitWorld:
         self.reader = Reader(self.snapshots, self.git)
         self.policies = [BranchRules(database, self.git), *policies]
         self.last: list[PreReceive] = []
+        self.clearing: Clearing | None = None
         self.committer = self.another_committer()
         self.branches = Branches(self._gate(), self.reader.objects)
 

@@ -51,6 +51,20 @@ async def test_a_secret(gated: Gated) -> None:
     assert (await gated.push("refs/heads/clean")).ok
 
 
+async def test_a_secret_among_much_that_was_cleared_as_it_came(gated: Gated) -> None:
+    """Whole texts are searched while git indexes; deltas, large files and the rest are searched behind it."""
+    texts = {f"d/{number}.txt": os.urandom(100_000).hex().encode() for number in range(20)}
+    whole = os.urandom(50_000).hex().encode() + b"\nTOKEN = '%s'\n" % TOKEN
+    await gated.commit({**texts, "whole.txt": whole})
+    await gated.commit({"d/7.txt": texts["d/7.txt"] + b"\n\n" + KEY})
+    pushed = await gated.push()
+    assert not pushed.ok
+    found = {line.partition(" has")[0] for line in pushed.remote if " has a " in line}
+    assert found == {"whole.txt:2:", "d/7.txt:3:"}
+    gated.use(GatesSettings(secret="off"))
+    assert (await gated.push()).ok
+
+
 async def test_a_big_file(gated: Gated) -> None:
     gated.use(GatesSettings(big_file="refuse", big_file_bytes=10_000))
     await gated.commit({"small.dat": BIG[:9_999], "it's big, [1].dat": BIG})

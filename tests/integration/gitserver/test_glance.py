@@ -1,0 +1,89 @@
+"""What is cleared while a pack comes in."""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from core.access import Actor
+from core.database import Database
+from core.models import ObjectFormat
+from core.repositories import RepositoryInfo
+from gitserver.glance import Clearing, Glance
+from gitserver.policy import ProposedPush
+from gitserver.updates import RefUpdate
+from tests.support.git_pushes import push
+from tests.support.git_world import git, open_world
+
+MAIN = "refs/heads/main"
+BAD = b"BAD"
+
+
+def text(seed: int, size: int) -> bytes:
+    """Does not compress to less than half."""
+    return random.Random(seed).randbytes(size // 2).hex().encode()
+
+
+def name_of(data: bytes) -> bytes:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).digest()
+
+
+class Noting:
+    """A policy that notes what was cleared."""
+
+    def __init__(self) -> None:
+        self.cleared: list[set[bytes]] = []
+
+    async def before_pack(
+        self, repository: RepositoryInfo, actor: Actor, updates: Sequence[RefUpdate]
+    ) -> Mapping[str, str]:
+        return {}
+
+    async def check(self, push: ProposedPush) -> Mapping[str, str]:
+        self.cleared.append(set(push.cleared))
+        return {}
+
+
+def commit(work: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (work / name).write_bytes(content)
+    git(work, "add", ".")
+    git(work, "commit", "-q", "-m", "m")
+
+
+async def test_what_policies_are_told(sqlite: Database, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    git(work, "init", "-q", "-b", "main", ".")
+    noting = Noting()
+    async with open_world(sqlite, tmp_path / "world") as world:
+        repository = await world.repository()
+        world.policies.append(noting)
+        world.clearing = Clearing(300_000, lambda data: BAD not in data)
+        good = [text(number, 200_000) for number in range(12)]
+        files = {f"good{number}": data for number, data in enumerate(good)}
+        commit(work, {**files, "bad": text(20, 100_000) + BAD, "large": text(21, 300_002)})
+        assert (await push(world, repository, work, [MAIN])).ok
+        assert noting.cleared.pop() == set(map(name_of, good))
+        # What is made of what the server has is a delta, and a small push is not worth a thread.
+        commit(work, {"good0": good[0] + BAD, "small": b"1"})
+        assert (await push(world, repository, work, [MAIN])).ok
+        assert noting.cleared.pop() == set()
+        world.clearing = None
+        commit(work, {"other": text(30, 2_000_000)})
+        assert (await push(world, repository, work, [MAIN])).ok
+        assert noting.cleared.pop() == set()
+
+
+async def test_whoever_gives_up_leaves_nobody_behind(tmp_path: Path) -> None:
+    """The client left in the middle of the pack: what was seen so far is not asked for."""
+    git(tmp_path, "init", "-q", "-b", "main", ".")
+    commit(tmp_path, {f"f{number}": text(number, 500_000) for number in range(8)})
+    pack = git(tmp_path, "pack-objects", "--revs", "--stdout", "-q", data=b"HEAD\n")
+    glance = Glance(Clearing(1 << 20, lambda data: True), ObjectFormat.SHA1)
+    adding = asyncio.create_task(glance.add(pack[: len(pack) // 2]))
+    await asyncio.sleep(0)
+    adding.cancel()
+    await asyncio.gather(adding, return_exceptions=True)
+    assert len(await glance.cleared()) <= 8
