@@ -58,6 +58,7 @@ def main() -> int:
         for name in names:
             print(f"{name} …", file=sys.stderr, flush=True)
             try:
+                stage.quiet()
                 found = CASES[name](stage)
             except Missing as error:
                 print(f"  left out: {error}", file=sys.stderr)

@@ -140,6 +140,7 @@ def pushes(stage: Stage) -> list[Row]:
             mine, theirs = targets()
             a.append(timed(lambda: git(source, "push", "-q", mine, "main")))
             b.append(timed(lambda: git(source, "push", "-q", theirs, "main")))
+            stage.quiet()
         samples = (tuple(a[1:]), tuple(b[1:]))
         rows.append(row(f"push of {label}, wall", "s", apache.name, samples, bar=bar))
 
@@ -150,6 +151,7 @@ def pushes(stage: Stage) -> list[Row]:
     missing = ("-o", "lfs.allow-missing")
     git(work, "push", "-q", *missing, mine, "main")
     git(work, "push", "-q", theirs, "main")
+    stage.quiet()
 
     def small(url: str) -> float:
         (work / "change").write_text(str(next(_numbers)))
@@ -160,6 +162,7 @@ def pushes(stage: Stage) -> list[Row]:
     samples = paired(stage.rounds(15), lambda: small(mine), lambda: small(theirs))
     rows.append(row("push of 1 commit, wall", "s", apache.name, samples, bar=1.3))
 
+    stage.quiet()
     refspec = "main~150:refs/heads/main"
 
     def many(urls: list[str], *options: str) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 from bench.git_cases import timed
 from bench.ours import Modelyard
 from bench.peer import Peer
-from bench.stage import Row, Stage, cpu_of, paired, row
+from bench.stage import Row, Stage, cpu_of, forget, paired, row
 from bench.wire import request
 
 _GIGABYTE = 10**9
@@ -41,6 +41,15 @@ def sha256(path: Path) -> str:
     """Of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def change(path: Path) -> str:
+    """Makes another file of it, and has it on disk before anything is measured; returns its sha256."""
+    with path.open("r+b") as file:
+        file.write(os.urandom(16))
+        file.flush()
+        os.fsync(file.fileno())
+    return sha256(path)
 
 
 class Repository:
@@ -95,29 +104,24 @@ class Repository:
 def through_the_server(stage: Stage) -> list[Row]:
     """One gigabyte up and down, and many files of one megabyte."""
     repository = Repository(stage.ours, "large")
-    rounds = stage.rounds(3)
+    rounds = stage.rounds(5)
     spare = stage.folder / "spare"
 
-    def fresh() -> tuple[Path, str]:
-        file = stage.material.file(_GIGABYTE, 1)
-        changed = stage.folder / "upload"
-        if not changed.exists():
-            changed.write_bytes(file.read_bytes())
-        with changed.open("r+b") as out:
-            out.write(os.urandom(16))
-        return changed, sha256(changed)
-
+    file = stage.folder / "upload"
+    file.write_bytes(stage.material.file(_GIGABYTE, 1).read_bytes())
     a, b = [], []
     for _ in range(rounds + 1):
-        file, oid = fresh()
+        oid = change(file)
         a.append(timed(lambda: repository.upload((file, oid))))
+        forget(stage.ours.object_file(oid))
         b.append(
             timed(lambda: subprocess.run([sys.executable, "-c", _HASH_AND_WRITE, file, spare], check=True))
         )
+        forget(spare)
     rows = [
         row("LFS upload of 1 GB, wall", "s", "sha256, write, fsync", (tuple(a[1:]), tuple(b[1:])), bar=1.5)
     ]
-    file, oid = stage.folder / "upload", sha256(stage.folder / "upload")
+    oid = sha256(file)
     url = stage.nginx.add(file)
     samples = paired(
         stage.rounds(15),
@@ -155,9 +159,7 @@ def past_the_server(stage: Stage) -> list[Row]:
     a, b, c = [], [], []
     oid = ""
     for number in range(stage.rounds(3) + 1):
-        with file.open("r+b") as out:
-            out.write(os.urandom(16))
-        oid = sha256(file)
+        oid = change(file)
         a.append(timed(lambda: repository.upload((file, oid))))
         url = client.presigned_put_object("bench", f"plain{number}")
         b.append(timed(lambda: request(url, method="PUT", file=file)))

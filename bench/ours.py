@@ -8,11 +8,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 from bench.gitclient import make_key
 from bench.peer import Peer
 
 _PROGRAM = [sys.executable, "-m", "modelyard"]
+_QUEUE = "modelyard_maintenance_queue "
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -31,6 +33,8 @@ class Modelyard(Peer):
             "MODELYARD_HTTP__ANONYMOUS_REQUESTS_PER_MINUTE": "0",
             "MODELYARD_LFS__REQUESTS_PER_MINUTE": "0",
             "MODELYARD_SERVER__LOG_LEVEL": "warning",
+            # What pushes leave to be repacked is waited for between works: it should not begin late.
+            "MODELYARD_MAINTENANCE__POLL_SECONDS": "0.5",
             **(settings or {}),
         }
         self.key = make_key(self.folder / "key")
@@ -86,6 +90,18 @@ class Modelyard(Peer):
     def ssh_url(self, name: str) -> str:
         """Where ann's key opens it over SSH."""
         return f"ssh://git@127.0.0.1:{self.ssh_port}/ann/{name}.git"
+
+    def object_file(self, oid: str) -> Path:
+        """Where the large file lies."""
+        folder = self.data / "objects" / "data" / "lfs" / oid[:2] / oid[2:4]
+        return next(folder.glob(f"{oid}.*"))
+
+    def waiting(self) -> int:
+        """How many repositories still wait for maintenance."""
+        asked = Request(f"{self.url}/metrics", headers={"Authorization": f"Bearer {self.token}"})
+        with urlopen(asked) as answer:
+            lines = answer.read().decode().splitlines()
+        return next(int(float(line.split()[1])) for line in lines if line.startswith(_QUEUE))
 
     def forget_clones(self) -> None:
         """Empties the cache of clone answers."""

@@ -1,5 +1,6 @@
 """What cases share: material, servers that are started when the first case wants them, and paired rounds."""
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,6 +17,8 @@ from bench.peer import Peer
 from bench.peers import Apache, Giftless, MinioServer, Nginx, OpenSsh
 
 P = TypeVar("P", bound=Peer)
+
+_QUIET_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,21 @@ class Stage:
 
     def close(self) -> None:
         self._stack.close()
+
+    def quiet(self) -> None:
+        """Waits until nobody has anything left to do, so that no work pays for the one before it.
+
+        Pushes leave repacks behind, and whatever is written leaves pages that the disk has yet to see.
+        """
+        deadline = time.monotonic() + _QUIET_SECONDS
+        for server in self._started.values():
+            while isinstance(server, Modelyard) and server.waiting():
+                if time.monotonic() > deadline:
+                    raise RuntimeError("maintenance does not end; what is measured beside it says nothing")
+                time.sleep(0.2)
+        os.sync()
+        for server in self._started.values():
+            settle(server)
 
     def rounds(self, count: int) -> int:
         """So many, or one when only trying out."""
@@ -188,3 +206,14 @@ def settle(peer: Peer) -> None:
         if now == last:
             return
         last = now
+
+
+def forget(path: Path) -> None:
+    """Gives the memory back that caches a file, which must be on disk.
+
+    A virtual machine gets memory that it never touched page by page from its host, which was seen to triple
+    the time of writing a gigabyte: whoever always writes new files is slow, and whoever writes over its old
+    one is not. Both write into memory that was given back a moment before.
+    """
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
