@@ -140,7 +140,7 @@ def pushes(stage: Stage) -> list[Row]:
             mine, theirs = targets()
             a.append(timed(lambda: git(source, "push", "-q", mine, "main")))
             b.append(timed(lambda: git(source, "push", "-q", theirs, "main")))
-            stage.quiet()
+        stage.quiet()
         samples = (tuple(a[1:]), tuple(b[1:]))
         rows.append(row(f"push of {label}, wall", "s", apache.name, samples, bar=bar))
 
@@ -151,7 +151,6 @@ def pushes(stage: Stage) -> list[Row]:
     missing = ("-o", "lfs.allow-missing")
     git(work, "push", "-q", *missing, mine, "main")
     git(work, "push", "-q", theirs, "main")
-    stage.quiet()
 
     def small(url: str) -> float:
         (work / "change").write_text(str(next(_numbers)))

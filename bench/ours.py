@@ -14,7 +14,7 @@ from bench.gitclient import make_key
 from bench.peer import Peer
 
 _PROGRAM = [sys.executable, "-m", "modelyard"]
-_QUEUE = "modelyard_maintenance_queue "
+_QUEUE = "modelyard_maintenance_queue{"
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -33,8 +33,6 @@ class Modelyard(Peer):
             "MODELYARD_HTTP__ANONYMOUS_REQUESTS_PER_MINUTE": "0",
             "MODELYARD_LFS__REQUESTS_PER_MINUTE": "0",
             "MODELYARD_SERVER__LOG_LEVEL": "warning",
-            # What pushes leave to be repacked is waited for between works: it should not begin late.
-            "MODELYARD_MAINTENANCE__POLL_SECONDS": "0.5",
             **(settings or {}),
         }
         self.key = make_key(self.folder / "key")
@@ -101,7 +99,7 @@ class Modelyard(Peer):
         asked = Request(f"{self.url}/metrics", headers={"Authorization": f"Bearer {self.token}"})
         with urlopen(asked) as answer:
             lines = answer.read().decode().splitlines()
-        return next(int(float(line.split()[1])) for line in lines if line.startswith(_QUEUE))
+        return next(int(float(line.split()[-1])) for line in lines if line.startswith(_QUEUE))
 
     def forget_clones(self) -> None:
         """Empties the cache of clone answers."""
