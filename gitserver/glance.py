@@ -18,7 +18,7 @@ class Clearing:
     """What can be told of a blob by its content alone.
 
     Attributes:
-        max_bytes: no larger blob is unpacked.
+        max_bytes: larger blobs are passed over.
         clears: whether nobody need look at this content; called in threads, for each blob.
     """
 
@@ -61,11 +61,12 @@ class Glance:
 
     async def _wait(self) -> None:
         if self._running is not None:
-            self._goes_on = await self._running
+            # Git may be done first, and whoever feeds both is cancelled then; the group still counts.
+            self._goes_on = await asyncio.shield(self._running)
             self._running = None
 
     def _begin(self) -> None:
-        # Should the caller give up, the thread ends with this group and nobody asks for the result.
+        # Should the push be given up, the thread ends with this group and nobody asks for the result.
         loop = asyncio.get_running_loop()
         self._running = loop.run_in_executor(None, self._stream.feed, b"".join(self._group))
         self._group, self._bytes = [], 0
