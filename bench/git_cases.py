@@ -139,8 +139,8 @@ def pushes(stage: Stage) -> list[Row]:
         for _ in range(stage.rounds(5 if name == "push" else 3) + 1):
             mine, theirs = targets()
             a.append(timed(lambda: git(source, "push", "-q", mine, "main")))
+            stage.quiet()
             b.append(timed(lambda: git(source, "push", "-q", theirs, "main")))
-        stage.quiet()
         samples = (tuple(a[1:]), tuple(b[1:]))
         rows.append(row(f"push of {label}, wall", "s", apache.name, samples, bar=bar))
 
@@ -151,6 +151,7 @@ def pushes(stage: Stage) -> list[Row]:
     missing = ("-o", "lfs.allow-missing")
     git(work, "push", "-q", *missing, mine, "main")
     git(work, "push", "-q", theirs, "main")
+    stage.quiet()
 
     def small(url: str) -> float:
         (work / "change").write_text(str(next(_numbers)))

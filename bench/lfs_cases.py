@@ -118,6 +118,7 @@ def through_the_server(stage: Stage) -> list[Row]:
             timed(lambda: subprocess.run([sys.executable, "-c", _HASH_AND_WRITE, file, spare], check=True))
         )
         forget(spare)
+        spare.unlink()  # ours is a new file each time, too
     rows = [
         row("LFS upload of 1 GB, wall", "s", "sha256, write, fsync", (tuple(a[1:]), tuple(b[1:])), bar=1.5)
     ]

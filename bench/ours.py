@@ -94,12 +94,12 @@ class Modelyard(Peer):
         folder = self.data / "objects" / "data" / "lfs" / oid[:2] / oid[2:4]
         return next(folder.glob(f"{oid}.*"))
 
-    def waiting(self) -> int:
-        """How many repositories still wait for maintenance."""
+    def maintains(self) -> bool:
+        """Whether a repository waits for maintenance, or is being worked on."""
         asked = Request(f"{self.url}/metrics", headers={"Authorization": f"Bearer {self.token}"})
         with urlopen(asked) as answer:
             lines = answer.read().decode().splitlines()
-        return next(int(float(line.split()[-1])) for line in lines if line.startswith(_QUEUE))
+        return any(float(line.split()[-1]) > 0 for line in lines if line.startswith(_QUEUE))
 
     def forget_clones(self) -> None:
         """Empties the cache of clone answers."""

@@ -102,9 +102,9 @@ def document(rows: Sequence[Row], about: Mapping[str, str]) -> str:
 
 Every figure is a median of paired runs, Modelyard and its peer in turn on one machine, in one run of
 `make bench` (`bench/run --list` names the parts). Server CPU is the processor time of the whole process
-tree. "Raw" is the same request by a client that throws the answer away. Before each work all servers have
-ended what the one before left to do: Modelyard repacks what was pushed. Ratios travel between machines;
-seconds do not.
+tree. "Raw" is the same request by a client that throws the answer away. Between the parts, and between large
+pushes, Modelyard repacks what was pushed, and that is waited for. Ratios travel between machines; seconds do
+not.
 
 ![Modelyard's time as a share of its peer's](images/performance.svg)
 

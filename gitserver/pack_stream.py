@@ -34,8 +34,8 @@ class PackStream:
         self, object_format: ObjectFormat, *, max_bytes: int, take: Callable[[bytes, bytes], None]
     ) -> None:
         """`take(oid, data)` gets the binary name; larger blobs than `max_bytes` are passed over."""
-        self._hash = hashlib.sha1 if object_format is ObjectFormat.SHA1 else hashlib.sha256
-        self._name_bytes = self._hash().digest_size
+        self._algorithm = object_format.value
+        self._name_bytes = hashlib.new(self._algorithm, usedforsecurity=False).digest_size
         self._max_bytes = max_bytes
         self._take = take
         self._data = b""
@@ -66,37 +66,41 @@ class PackStream:
             kind, size, self._at = header
             content = yield from self._unpacked(size, keep=kind == _BLOB and size <= self._max_bytes)
             if content is not None:
-                name = self._hash(b"blob %d\0" % size)
+                name = hashlib.new(self._algorithm, b"blob %d\0" % size, usedforsecurity=False)
                 name.update(content)
                 self._take(name.digest(), content)
 
     def _object_header(self) -> tuple[int, int, int] | None:
         """Kind, size and where the content begins; None while it has not come as a whole."""
-        data, at = self._data, self._at
+        head = self._data[self._at : self._at + _OBJECT_HEADER_BYTES]
         try:
-            byte = data[at]
-            kind, size, shift = byte >> 4 & 7, byte & 15, 4
-            while byte & 0x80:
-                at += 1
-                byte = data[at]
-                size |= (byte & 0x7F) << shift
-                shift += 7
-            at += 1
-            if kind == _OFS_DELTA:
-                while data[at] & 0x80:
-                    at += 1
-                at += 1
-            elif kind == _REF_DELTA:
-                at += self._name_bytes
+            kind, size, length = self._parsed(head)
         except IndexError:
-            if len(data) - self._at > _OBJECT_HEADER_BYTES:
+            if len(head) == _OBJECT_HEADER_BYTES:
                 raise _NotAPack from None
             return None
-        if at > len(data):
-            return None
-        if kind not in _KINDS or at - self._at > _OBJECT_HEADER_BYTES:
+        if kind not in _KINDS:
             raise _NotAPack
-        return kind, size, at
+        return kind, size, self._at + length
+
+    def _parsed(self, head: bytes) -> tuple[int, int, int]:
+        """Kind, size and length of a header. Raises `IndexError` when it is longer than this."""
+        at = 0
+        byte = head[at]
+        kind, size, shift = byte >> 4 & 7, byte & 15, 4
+        while byte & 0x80:
+            at += 1
+            byte = head[at]
+            size |= (byte & 0x7F) << shift
+            shift += 7
+        if kind == _OFS_DELTA:
+            at += 1
+            while head[at] & 0x80:
+                at += 1
+        elif kind == _REF_DELTA:
+            at += self._name_bytes
+            head[at]  # it has come, too
+        return kind, size, at + 1
 
     def _unpacked(self, size: int, *, keep: bool) -> Generator[None, None, bytes | None]:
         """Goes to the end of one content, and returns it if it is to be kept."""
@@ -111,11 +115,13 @@ class PackStream:
             step = min(_STEP_BYTES, left + (left >> 9) + _SLACK_BYTES)
             given = self._data[self._at : self._at + step]
             piece = unpacking.decompress(given, _UNPACKED_BYTES)
-            self._at += len(given) - len(unpacking.unconsumed_tail) - len(unpacking.unused_data)
+            # At the end both have the same bytes: zlib forgets no tail of the step before.
+            behind = unpacking.unused_data if unpacking.eof else unpacking.unconsumed_tail
+            self._at += len(given) - len(behind)
             left -= len(piece)
             if left < 0:
                 raise _NotAPack
-            if keep:
+            if keep and piece:  # deflate may take long to say nothing
                 pieces.append(piece)
         if left:
             raise _NotAPack

@@ -1,6 +1,6 @@
 """What may be pushed: the Protocol of pre-receive policies, and the rules of protected branches."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol, runtime_checkable
@@ -44,7 +44,7 @@ class ProposedPush:
     remarks: Remarks = field(default_factory=Remarks)
     overrides: list[AuditEntry] = field(default_factory=list)
     transport: Transport | None = None
-    cleared: Collection[bytes] = ()
+    cleared: Set[bytes] = frozenset()
 
     def say(self, line: str) -> None:
         """Tells whoever pushes something, accepted or not: lists, warnings, what to do."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import structlog
@@ -37,6 +38,8 @@ BEFORE_REPORT = failpoints.declare("push.before-report", "the push is committed,
 _MAX_ALLOCATION = 768 * 1024**2
 _RETRIES_AFTER_PRUNE = 3
 _LINGER_SECONDS = 30
+# So many packs are looked into at once: threads of their own, lest pushes take those of everybody else.
+_GLANCES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Receiver:
         self._lander = lander
         self._git = git
         self._settings = settings
+        self._threads = ThreadPoolExecutor(_GLANCES, "glance")
         self._slots = Slots(settings.concurrent_receives, share=settings.concurrent_receives // 4)
 
     async def receive(self, source: PushSource, reader: ByteReader, writer: ByteWriter) -> None:
@@ -144,18 +148,18 @@ class Receiver:
             self._snapshots.open(source.repository.id) as snapshot,
             open_quarantine(self._snapshots.root, snapshot) as quarantine,
         ):
-            glance = Glance(self._clearing, source.repository.object_format) if self._clearing else None
-            if request.sends_pack:
-                try:
-                    await self._index(quarantine, packets, band, request, glance)
-                except PackRefused as error:
-                    log.info("push.unpack_refused", repository=source.repository.path, reason=str(error))
-                    return _Outcome(str(error), _all(request, "unpacker error"))
-            failpoints.reach(AFTER_PACK)
-            limit.reschedule(None)  # it is for slow clients; a commit must never be reported as too late
-            async with _keep_alive(band, self._settings.keepalive_seconds):
-                cleared = await glance.cleared() if glance else ()
-                return await self._judge(source, request, refused, quarantine, cleared)
+            with Glance(self._clearing, source.repository.object_format, self._threads) as glance:
+                if request.sends_pack:
+                    try:
+                        await self._index(quarantine, packets, band, request, glance)
+                    except PackRefused as error:
+                        log.info("push.unpack_refused", repository=source.repository.path, reason=str(error))
+                        return _Outcome(str(error), _all(request, "unpacker error"))
+                failpoints.reach(AFTER_PACK)
+                limit.reschedule(None)  # it is for slow clients; a commit must never be reported as too late
+                async with _keep_alive(band, self._settings.keepalive_seconds):
+                    cleared = await glance.cleared()
+                    return await self._judge(source, request, refused, quarantine, cleared)
 
     async def _judge(
         self,
@@ -163,7 +167,7 @@ class Receiver:
         request: PushRequest,
         refused: dict[str, str],
         quarantine: Quarantine,
-        cleared: Collection[bytes],
+        cleared: Set[bytes],
     ) -> _Outcome:
         """Checks and publishes; once more when a prune came between the check and the commit."""
         for _ in range(_RETRIES_AFTER_PRUNE):
@@ -205,7 +209,7 @@ class Receiver:
         packets: PktReader,
         band: Sideband,
         request: PushRequest,
-        glance: Glance | None,
+        glance: Glance,
     ) -> None:
         """Streams the pack through `git index-pack` into the quarantine.
 
@@ -262,13 +266,12 @@ class Receiver:
             raise PackRefused(_reason(GitFailed(arguments, process.returncode or 0, said)))
 
 
-async def _pump(packets: PktReader, stdin: asyncio.StreamWriter, glance: Glance | None) -> None:
+async def _pump(packets: PktReader, stdin: asyncio.StreamWriter, glance: Glance) -> None:
     """Feeds a child; it may well end before the client's stream does."""
     while chunk := await packets.read(PIPE_BYTES):
         if not await feed(stdin, chunk):
             return
-        if glance is not None:
-            await glance.add(chunk)
+        await glance.add(chunk)
     stdin.close()
 
 

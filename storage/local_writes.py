@@ -12,7 +12,7 @@ from collections.abc import Sequence
 # How much is written before the disk is told of it, as long runs are what disks are good at.
 WRITEBACK_BYTES = 16 * 1024**2
 
-# sync_file_range(2): begin to write the dirty pages of a range, and wait for none of them.
+# sync_file_range(2): begin to write the dirty pages of a range, and do not wait for them to be written.
 _SYNC_FILE_RANGE_WRITE = 2
 # What writev(2) takes at once (IOV_MAX of Linux).
 _VECTOR = 1024
@@ -38,6 +38,9 @@ def write_all(descriptor: int, pieces: Sequence[bytes]) -> int:
 
 
 def begin_writeback(descriptor: int, offset: int, count: int) -> None:
-    """Has the disk begin with these bytes. A hint: what fails here is told by the fsync that must follow."""
+    """Has the disk begin with these bytes; may block while it has much to do.
+
+    A hint: what fails here is told by the fsync that must follow.
+    """
     if _sync_file_range is not None:
         _sync_file_range(descriptor, offset, count, _SYNC_FILE_RANGE_WRITE)

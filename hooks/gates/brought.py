@@ -1,7 +1,7 @@
 """What the new blobs of a push are to the gates: collected in the one pass over them."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -63,7 +63,7 @@ async def collect(git: GitRunner, push: ProposedPush, settings: GatesSettings) -
 
 
 class _Collecting:
-    def __init__(self, settings: GatesSettings, cleared: Collection[bytes]) -> None:
+    def __init__(self, settings: GatesSettings, cleared: Set[bytes]) -> None:
         self.brought = Brought()
         self._cleared = cleared
         self._big_bytes = settings.big_file_bytes if settings.big_file != "off" else None

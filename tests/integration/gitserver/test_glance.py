@@ -5,6 +5,7 @@ import hashlib
 import random
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from gitserver.updates import RefUpdate
 from tests.support.git_pushes import push
 from tests.support.git_world import git, open_world
 
+SHA1 = ObjectFormat.SHA1
 MAIN = "refs/heads/main"
 BAD = b"BAD"
 
@@ -90,13 +92,45 @@ async def test_git_may_be_done_first(tmp_path: Path) -> None:
     def slowly(data: bytes) -> bool:
         return go_on.wait(60)
 
-    glance = Glance(Clearing(1 << 20, slowly), ObjectFormat.SHA1)
-    half = len(pack) // 2
-    await glance.add(pack[:half])
-    feeding = asyncio.create_task(glance.add(pack[half:]))
-    await asyncio.sleep(0.05)
-    feeding.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await feeding
-    go_on.set()
-    assert await glance.cleared() == set(map(name_of, contents))
+    with ThreadPoolExecutor(1) as threads, Glance(Clearing(1 << 20, slowly), SHA1, threads) as glance:
+        half = len(pack) // 2
+        await glance.add(pack[:half])
+        feeding = asyncio.create_task(glance.add(pack[half:]))
+        await asyncio.sleep(0.05)
+        feeding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await feeding
+        go_on.set()
+        assert await glance.cleared() == set(map(name_of, contents))
+
+
+async def test_a_push_that_is_given_up_leaves_no_work_behind(tmp_path: Path) -> None:
+    go_on, looked = threading.Event(), 0
+
+    def slowly(data: bytes) -> bool:
+        nonlocal looked
+        looked += 1
+        return go_on.wait(60)
+
+    git(tmp_path, "init", "-q", "-b", "main", ".")
+    commit(tmp_path, {"f": text(1, 1_000_000)})
+    pack = git(tmp_path, "pack-objects", "--revs", "--stdout", "-q", data=b"HEAD\n") + bytes(600_000)
+    with ThreadPoolExecutor(1) as threads:
+        for _ in range(3):
+            with Glance(Clearing(1 << 20, slowly), SHA1, threads) as glance:
+                await glance.add(pack)
+        go_on.set()
+    assert looked == 1
+
+
+async def test_a_fault_clears_nothing_more_and_ends_no_push(tmp_path: Path) -> None:
+    def fail(data: bytes) -> bool:
+        raise ValueError("a bug")
+
+    git(tmp_path, "init", "-q", "-b", "main", ".")
+    commit(tmp_path, {f"f{number}": text(number, 900_000) for number in range(3)})
+    pack = git(tmp_path, "pack-objects", "--revs", "--stdout", "-q", data=b"HEAD\n")
+    with ThreadPoolExecutor(1) as threads, Glance(Clearing(1 << 20, fail), SHA1, threads) as glance:
+        for start in range(0, len(pack), 100_000):
+            await glance.add(pack[start : start + 100_000])
+        assert await glance.cleared() == set()
