@@ -129,11 +129,11 @@ async def test_an_endless_answer_is_cut(world: WebhookWorld, receiver: Receiver)
 
 async def test_it_gives_up_after_a_while(database: Database, receiver: Receiver) -> None:
     receiver.behave = answering(500)
-    async with webhook_world(database, retry_hours=0.3 / 3600) as world:
+    async with webhook_world(database, retry_hours=3 / 3600) as world:
         webhook_id, _ = await world.subscribe(receiver)
         await world.happen(1)
         await world.happen(2)
-        for _ in range(200):
+        for _ in range(2000):
             await world.tell()
             if (await world.deliveries())[0].state == DeliveryState.DEAD:
                 break
