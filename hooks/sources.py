@@ -192,6 +192,9 @@ class StreamSource(_Counted):
 
     def read(self, offset: int, length: int) -> bytes:
         length = self._count(offset, length)
+        if not length:
+            # Behind the end, however far: a length in a file that is no pickle points anywhere.
+            return b""
         if offset + length > REACH_BYTES:
             raise ContentMissing("this file is too large to be read from Git; put it into LFS")
         try:

@@ -104,6 +104,7 @@ async def test_reads_blobs_that_are_not_in_lfs(world: HooksWorld, size: int) -> 
         tree.source(tree.files["model.gguf"], 2 * size) as source,
     ):
         assert await read(source, size - 5, 10) == data[-5:]
+        assert await read(source, size, 10) == await read(source, 10**18, 10) == b""
         assert await read(source, 2, size // 2) == data[2 : 2 + size // 2]
         assert await read(source, 0, 4) == data[:4]
     assert running_children() == 0

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,16 @@ async def test_what_is_no_pickle(gated: Gated, tmp_path: Path) -> None:
         {"a.bin": b"a" * 5000, "empty.bin": b"", "t.bin": b"text\n", "model.pt": checkpoint, **random},
         lfs={"b.bin": b"a" * 5_000_000, "c.bin": bytes(5_000_000)},
     )
+    pushed = await gated.push()
+    assert pushed.ok
+    assert pushed.remote == []
+
+
+@pytest.mark.parametrize("length", [50_000_000, 2_000_000_000, 2**60])
+async def test_what_only_begins_like_one(gated: Gated, length: int) -> None:
+    """Weights that are no pickle: what reads as the length of an argument goes far behind their end."""
+    start = b"\x8d%s" % struct.pack("<Q", length)
+    await gated.commit({"in-git.bin": start + bytes(2_000_000)}, lfs={"in-lfs.bin": start + bytes(2_000_000)})
     pushed = await gated.push()
     assert pushed.ok
     assert pushed.remote == []
