@@ -16,7 +16,6 @@ _GROUP_BYTES = 512 * 1024
 # What is cleared beyond this many is looked at like the rest: about 10 MB of names.
 _MOST = 100_000
 
-
 log = structlog.get_logger(__name__)
 
 

@@ -230,11 +230,7 @@ def _copy_range(source: int, target: int, offset: int, count: int) -> int:
         # Some file systems cannot, and some older kernels answer 0 where there is more.
         if copied := os.copy_file_range(source, target, count, offset_src=offset):
             return copied
-    chunk = os.pread(source, min(count, CHUNK_BYTES), offset)
-    rest = memoryview(chunk)
-    while rest:
-        rest = rest[os.write(target, rest) :]
-    return len(chunk)
+    return write_all(target, [os.pread(source, min(count, CHUNK_BYTES), offset)])
 
 
 def _open_object(path: Path) -> int:
