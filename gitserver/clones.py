@@ -238,7 +238,8 @@ class Clones:
                     sent, wait = size, _SHORTEST_WAIT
                 elif ended:
                     break
-                else:
+                if not ended:
+                    # Also behind a turn: one for each write of git would cost more than git itself.
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(wait):
                             await entry.ended.wait()

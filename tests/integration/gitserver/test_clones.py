@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-import shutil
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,13 +10,14 @@ import pytest
 from core.errors import ProtocolError
 from core.repositories import RepositoryInfo
 from core.settings import GitSettings, MaintenanceSettings
-from gitserver.clones import CloneKey, Clones, digest_of, sweep_clones, this_boot
+from gitserver.clones import Clones, digest_of, sweep_clones, this_boot
 from gitserver.process import GitRunner, running_children
 from gitserver.protocol import FLUSH
 from gitserver.sweeper import Sweeper
 from gitserver.upload import Uploader
+from tests.support.clones import Client, until
 from tests.support.git_world import ACTOR, GitWorld, git
-from tests.support.wire import packets, pkt
+from tests.support.wire import pkt
 
 CAPABILITIES = ("agent=git/2.39", "object-format=sha1")
 
@@ -48,23 +47,6 @@ class Bytes:
         return chunk
 
 
-class Client:
-    """Takes an answer; with a gate it stops reading until that is opened."""
-
-    def __init__(self, gate: asyncio.Event | None = None) -> None:
-        self.received = bytearray()
-        self._gate = gate
-
-    async def write(self, data: bytes) -> None:
-        self.received += data
-        if self._gate is not None:
-            await self._gate.wait()
-
-    def pack(self) -> bytes:
-        """What the side band carried."""
-        return b"".join(one[1:] for one in packets(bytes(self.received)) if one[:1] == b"\x01")
-
-
 class Stand:
     """An uploader with a cache over one world."""
 
@@ -90,12 +72,6 @@ class Stand:
     def kept(self, repository: RepositoryInfo) -> list[str]:
         folder = self.world.cache / "clones" / repository.id
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.002)
 
 
 @pytest.fixture
@@ -299,90 +275,6 @@ async def test_the_sweeper_keeps_the_current_state_only(stand: Stand, source: Pa
     assert len(left) == 2
     assert left[0] == ".draft-of-now"
     assert not stranger.exists()
-
-
-async def test_a_maker_that_fails_tells_every_reader(tmp_path: Path) -> None:
-    clones = Clones(tmp_path, 10**9)
-    key = CloneKey("r", "1-s", "d")
-
-    async def fail(descriptor: int) -> bool:
-        await asyncio.sleep(0.05)
-        raise ProtocolError("no")
-
-    found = await asyncio.gather(
-        *(clones.make(key, fail, Client()) for _ in range(3)), return_exceptions=True
-    )
-    assert [type(one) for one in found] == [ProtocolError] * 3
-    assert list((tmp_path / "clones" / "r").iterdir()) == []
-
-
-KEY = CloneKey("r", "1-s", "d")
-
-
-async def make(descriptor: int) -> bool:
-    os.write(descriptor, b"answer")
-    return True
-
-
-def open_below(folder: Path) -> list[str]:
-    """The files there that this process has open."""
-    found = []
-    for number in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # of the listing itself
-            found.append(str(number.readlink()))
-    return [path for path in found if path.startswith(str(folder))]
-
-
-@pytest.mark.parametrize("turns", range(5))
-@pytest.mark.parametrize("is_kept", [False, True])
-async def test_whoever_leaves_at_any_moment_leaves_nothing_open(
-    tmp_path: Path, turns: int, is_kept: bool
-) -> None:
-    clones = Clones(tmp_path, 10**9)
-    if is_kept:
-        await clones.make(KEY, make, Client())
-    for _ in range(20):
-        one = asyncio.create_task(
-            clones.replay(KEY, Client()) if is_kept else clones.make(KEY, make, Client())
-        )
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        one.cancel()
-        await asyncio.gather(one, return_exceptions=True)
-    await clones.close()
-    await until(lambda: not open_below(tmp_path))  # a reader's thread opens what is kept to its end
-    left = await asyncio.to_thread(lambda: list(tmp_path.glob("clones/r/.*")))
-    assert left == []
-
-
-async def test_an_answer_is_whole_also_when_it_cannot_be_kept(tmp_path: Path) -> None:
-    clones, client = Clones(tmp_path, 10**9), Client()
-
-    async def make_and_lose(descriptor: int) -> bool:
-        shutil.rmtree(tmp_path / "clones")
-        return await make(descriptor)
-
-    await clones.make(KEY, make_and_lose, client)
-    assert client.received == b"answer"
-    assert not await clones.replay(KEY, Client())
-
-
-async def test_a_fault_of_a_maker_is_no_end_of_the_answer(tmp_path: Path) -> None:
-    clones = Clones(tmp_path, 10**9)
-
-    async def fail(descriptor: int) -> bool:
-        await make(descriptor)
-        raise RuntimeError("a fault")
-
-    with pytest.raises(ConnectionAbortedError):
-        await clones.make(KEY, fail, Client())
-    assert not await clones.replay(KEY, Client())
-
-
-async def test_what_the_disk_does_not_take_is_piped(tmp_path: Path) -> None:
-    clones = Clones(tmp_path / "not" / "yet", 10**18)
-    assert await clones.takes(1000)
-    assert not await clones.takes(10**17)
 
 
 def test_no_answer_survives_a_new_start_of_the_machine(
