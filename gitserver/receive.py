@@ -20,8 +20,9 @@ from gitserver.children import Child
 from gitserver.commands import PushRequest, read_push_request
 from gitserver.glance import Clearing, Glance
 from gitserver.landing import Lander, Landing
+from gitserver.paced_pipe import PacedPipe
 from gitserver.policy import PostReceive, ProposedPush
-from gitserver.process import PIPE_BYTES, STRICT, GitFailed, GitRunner, feed
+from gitserver.process import PIPE_BYTES, STRICT, GitFailed, GitRunner
 from gitserver.protocol import FLUSH, ByteReader, ByteWriter, PktReader, Sideband, pkt_line
 from gitserver.publish import StaleConnectivity
 from gitserver.quarantine import Quarantine, open_quarantine
@@ -243,10 +244,12 @@ class Receiver:
                 **quarantine.environment(),
             },
         )
-        async with self._git.start(arguments, environment=environment) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            pump = asyncio.ensure_future(_pump(packets, process.stdin, glance))
+        async with (
+            PacedPipe() as pipe,
+            self._git.start(arguments, environment=environment, stdin=pipe.reader) as process,
+        ):
+            pipe.started()
+            pump = asyncio.ensure_future(_pump(packets, pipe, glance))
             received = asyncio.Event()
             stderr = asyncio.ensure_future(_relay(process, band, received))
             waiting = asyncio.ensure_future(process.wait())
@@ -266,13 +269,13 @@ class Receiver:
             raise PackRefused(_reason(GitFailed(arguments, process.returncode or 0, said)))
 
 
-async def _pump(packets: PktReader, stdin: asyncio.StreamWriter, glance: Glance) -> None:
+async def _pump(packets: PktReader, pipe: PacedPipe, glance: Glance) -> None:
     """Feeds a child; it may well end before the client's stream does."""
     while chunk := await packets.read(PIPE_BYTES):
-        if not await feed(stdin, chunk):
+        if not await pipe.write(chunk):
             return
         await glance.add(chunk)
-    stdin.close()
+    pipe.close()
 
 
 async def _relay(process: Child, band: Sideband, received: asyncio.Event) -> str:
