@@ -12,6 +12,8 @@ from bench.peer import CACHE, Missing
 from bench.report import as_json, chart, document, machine, table
 from bench.stage import Row, Stage
 
+# What a whole run writes, mostly to MinIO, which breaks off connections when its disk is full.
+ROOM_BYTES = 32 * 10**9
 ROOT = Path(__file__).resolve().parents[1]
 CASES = {
     "start": other_cases.start,
@@ -49,6 +51,13 @@ def main() -> int:
     if unknown := set(options.names) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     names = options.names or list(CASES)
+    place = tempfile.gettempdir()
+    free = shutil.disk_usage(place).free
+    if names == list(CASES) and not options.quick and free < ROOM_BYTES:
+        parser.error(
+            f"a whole run needs {ROOM_BYTES / 1e9:.0f} GB in {place}, where {free / 1e9:.0f} GB are free;"
+            " set TMPDIR, or name some cases"
+        )
     folder = Path(tempfile.mkdtemp(prefix="modelyard-bench-"))
     folder.chmod(0o711)  # peers that drop their rights must get through
     stage = Stage(folder, Material(CACHE / "material"), quick=options.quick)
