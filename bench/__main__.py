@@ -53,7 +53,7 @@ def main() -> int:
     names = options.names or list(CASES)
     place = tempfile.gettempdir()
     free = shutil.disk_usage(place).free
-    if names == list(CASES) and not options.quick and free < ROOM_BYTES:
+    if not options.names and not options.quick and free < ROOM_BYTES:
         parser.error(
             f"a whole run needs {ROOM_BYTES / 1e9:.0f} GB in {place}, where {free / 1e9:.0f} GB are free;"
             " set TMPDIR, or name some cases"

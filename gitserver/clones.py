@@ -32,7 +32,7 @@ from gitserver.protocol import ByteWriter
 
 log = structlog.get_logger(__name__)
 
-# An answer is sent in turns of this size, between which its file is asked how long it is by now.
+# An answer is sent in turns of at most this size.
 _TURN_BYTES = 8 * 1024**2
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.002, 0.05
 # When the power fails, a file may keep its name and lose its bytes. So answers are found until the machine
@@ -239,7 +239,7 @@ class Clones:
                 elif ended:
                     break
                 if not ended:
-                    # Also behind a turn: one for each write of git would cost more than git itself.
+                    # Also behind a turn: one for each write of git was a fifth of what a clone costs.
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(wait):
                             await entry.ended.wait()

@@ -248,7 +248,7 @@ class Receiver:
             PacedPipe() as pipe,
             self._git.start(arguments, environment=environment, stdin=pipe.reader) as process,
         ):
-            pipe.started()
+            pipe.close_reader()
             pump = asyncio.ensure_future(_pump(packets, pipe, glance))
             received = asyncio.Event()
             stderr = asyncio.ensure_future(_relay(process, band, received))
@@ -275,7 +275,7 @@ async def _pump(packets: PktReader, pipe: PacedPipe, glance: Glance) -> None:
         if not await pipe.write(chunk):
             return
         await glance.add(chunk)
-    pipe.close()
+    pipe.close_writer()
 
 
 async def _relay(process: Child, band: Sideband, received: asyncio.Event) -> str:

@@ -2,18 +2,22 @@
 
 `sample`: a packed bare repository with everything odd, in each object format (once per session).
 `world`: the engine on a new SQLite database and a local store. `repository`: `sample`, published in `world`.
+`loops`: makes event loops, of asyncio and of uvloop.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from core.database import Database
 from core.models import ObjectFormat
 from core.repositories import RepositoryInfo
 from tests.support.database import Databases
 from tests.support.git_world import GitWorld, open_world
+from tests.support.loops import Loops
 from tests.support.sample_repositories import build_sample
 
 
@@ -40,3 +44,9 @@ async def world(sqlite: Database, tmp_path: Path) -> AsyncIterator[GitWorld]:
 @pytest.fixture
 async def repository(world: GitWorld, sample: Path) -> RepositoryInfo:
     return await world.adopt(sample)
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def loops(request: pytest.FixtureRequest) -> Loops:
+    found: Loops = request.param
+    return found

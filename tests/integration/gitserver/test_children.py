@@ -1,21 +1,10 @@
 """Children and their pipes, under both event loops: each is closed once, whenever somebody gives up."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import uvloop
-
 from gitserver.process import GitRunner
-
-Loops = Callable[[], asyncio.AbstractEventLoop]
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def loops(request: pytest.FixtureRequest) -> Loops:
-    found: Loops = request.param
-    return found
+from tests.support.loops import Loops
 
 
 def descriptors() -> set[str]:
