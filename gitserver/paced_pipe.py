@@ -18,7 +18,8 @@ from core.errors import Unavailable
 # One user has 64 MiB in all pipes, unless privileged (pipe-user-pages-soft of Linux, see pipe(7)): as much
 # as 128 of these.
 _PIPE_BYTES = 512 * 1024
-# Twice what git was seen to take. A full pipe is looked at again when it would be empty at this rate.
+# A full pipe is looked at again when it would be empty at this rate, which is more than git was seen to take
+# (200 MB/s, of what cannot be compressed).
 _BYTES_PER_SECOND = 256 * 1024**2
 # A child that takes nothing is looked at after twice the time, and so on, up to 64 ms.
 _DOUBLINGS = 5
